@@ -1,0 +1,128 @@
+"""All streams of a runtime, by name.
+
+A stream lives as long as its object. After that it is *idle*: its journal answers clients that come back, until its
+retention age is over or until more idle journals than allowed, in number or bytes, push it out (least recently used
+first).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_swarm.fanout.broadcaster import Broadcaster, BroadcasterStatistics
+from trio_swarm.fanout.stream import Stream, StreamStatistics
+from trio_swarm.fanout.view import RangeCache
+from trio_swarm.journal.clock import IdClock
+from trio_swarm.journal.journal import Journal
+from trio_swarm.settings import JournalSettings, Limits
+
+SWEEP_S = 10.0  # retention by age is exact on every read; this only frees memory
+
+
+@attrs.frozen
+class StreamsStatistics:
+    """A moment of all streams."""
+
+    live: int
+    idle: int
+    idle_bytes: int
+    shared_range_bytes: int
+    broadcaster: BroadcasterStatistics
+    streams: tuple[StreamStatistics, ...]
+
+
+class Streams:
+    """See the module.
+
+    Args:
+        clock: where the ids come from; a new journal begins at its next id.
+        limits: `journals`, `idle_journal_bytes`, `topics_per_journal`, `keys_per_journal`, `shared_range_bytes`.
+        now: seconds, for retention by age.
+    """
+
+    def __init__(self, clock: IdClock, limits: Limits, now: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._now = now
+        self._live: dict[str, Stream] = {}
+        self._idle: OrderedDict[str, tuple[Stream, float]] = OrderedDict()  # with the moment when its age is over
+        self._ages: dict[str, float] = {}
+        self._cache = RangeCache(limits.shared_range_bytes)
+        self.broadcaster = Broadcaster()
+
+    def open(self, name: str, *, journal: JournalSettings, latest: Callable[[str], bool]) -> Stream:
+        """The stream of an object that starts: the one it had, if that is still kept."""
+        stream = self._live.get(name)
+        if stream is not None:
+            return stream
+        kept = self._idle.pop(name, None)
+        if kept is None:
+            made = Journal(
+                start=self._clock.next(),
+                settings=journal,
+                topics_limit=self._limits.topics_per_journal,
+                keys_limit=self._limits.keys_per_journal,
+                latest=latest,
+            )
+            stream = Stream(name, made, self.broadcaster, self._now, self._cache)
+        else:
+            stream = kept[0]
+        self._live[name] = stream
+        self._ages[name] = journal.age_s
+        return stream
+
+    def release(self, name: str) -> None:
+        """The object has stopped: keep its journal for those who come back. Idempotent."""
+        stream = self._live.pop(name, None)
+        if stream is None:
+            return
+        age = self._ages.pop(name)
+        stream.ask_snapshot = None
+        stream.on_demand = None
+        if len(stream.journal):
+            self._idle[name] = (stream, self._now() + age)
+            self._trim()
+
+    def get(self, name: str) -> Stream | None:
+        """A live or idle stream, if there is one."""
+        stream = self._live.get(name)
+        if stream is None and name in self._idle:
+            self._idle.move_to_end(name)
+            stream = self._idle[name][0]
+        return stream
+
+    def sweep(self) -> None:
+        """Free what is past its age."""
+        now = self._now()
+        for stream in self._live.values():
+            stream.journal.expire(now)
+        for name in [name for name, (_, until) in self._idle.items() if until <= now]:
+            del self._idle[name]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Broadcast and sweep until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.broadcaster.run)
+            task_status.started()
+            while True:
+                await trio.sleep(SWEEP_S)
+                self.sweep()
+
+    def statistics(self) -> StreamsStatistics:
+        """A moment of all streams."""
+        return StreamsStatistics(
+            live=len(self._live),
+            idle=len(self._idle),
+            idle_bytes=sum(stream.journal.bytes for stream, _ in self._idle.values()),
+            shared_range_bytes=self._cache.bytes,
+            broadcaster=self.broadcaster.statistics(),
+            streams=tuple(stream.statistics() for stream in self._live.values()),
+        )
+
+    def _trim(self) -> None:
+        held = sum(stream.journal.bytes for stream, _ in self._idle.values())
+        while self._idle and (len(self._idle) > self._limits.journals or held > self._limits.idle_journal_bytes):
+            _, (oldest, _) = self._idle.popitem(last=False)
+            held -= oldest.journal.bytes

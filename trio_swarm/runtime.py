@@ -1,0 +1,152 @@
+"""The runtime: one root nursery that joins all the rest.
+
+    open_swarm()
+    |-- the id clock          reserves its high-water mark ahead in storage
+    |-- streams               the broadcaster, and the sweep of old history
+    `-- the directory         every live object, with its timers, feeds and readers
+
+Leaving the scope ends the objects first (their `stop` runs, with a deadline), then the streams, then closes the
+store: whatever raised, hung or was cancelled on the way.
+"""
+
+import random
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from trio_swarm.errors import SettingsError
+from trio_swarm.fanout.streams import Streams, StreamsStatistics
+from trio_swarm.journal.clock import IdClock
+from trio_swarm.live.channel import Channel
+from trio_swarm.live.swarm_hub import hub_class
+from trio_swarm.objects.directory import Directory
+from trio_swarm.objects.durable import DurableObject
+from trio_swarm.objects.reference import Reference
+from trio_swarm.settings import Settings
+from trio_swarm.storage import Storage
+from trio_swarm.storage.memory import MemoryStorage
+
+_RESERVE_EVERY_S = 1.0  # the clock reserves 10 s ahead and asks from 5 s before the end: four tries at least
+
+
+@attrs.frozen
+class SwarmStatistics:
+    """A moment of the whole runtime."""
+
+    streams: StreamsStatistics
+    directory: Any
+
+
+class Swarm:
+    """A running swarm. Made by `open_swarm` only."""
+
+    def __init__(self, settings: Settings, directory: Directory, streams: Streams, storage: Storage) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.streams = streams
+        self.storage = storage
+
+    def get(self, kind: type[DurableObject] | str, id: str) -> Reference:
+        """The object of this kind and id. It starts when it is first used, not before.
+
+        Raises:
+            UnknownKind, InvalidName: there can be no such object here.
+        """
+        return self.directory.get(kind, id)
+
+    def tree(self) -> dict[str, Any]:
+        """The whole tree as plain data: kinds, objects, their timers, feeds, topics and readers."""
+        return {"runtime": {"store": self.settings.store}, "kinds": self.directory.tree()}
+
+    def statistics(self) -> SwarmStatistics:
+        """A moment of everything."""
+        return SwarmStatistics(self.streams.statistics(), self.directory.statistics())
+
+
+@asynccontextmanager
+async def open_swarm(
+    objects: Iterable[type[DurableObject]] = (),
+    *,
+    settings: Settings | None = None,
+    storage: Storage | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Swarm]:
+    """Run a swarm for as long as the scope lasts.
+
+    Args:
+        objects: the classes to serve, besides `channel` and (with feeds in the settings) `hub`.
+        settings: limits, journals, feeds; the defaults where None.
+        storage: where objects keep their state; by default what `settings.store` says.
+        rng: for jitter; give a seeded one to make a test repeatable.
+
+    Raises:
+        SettingsError: the settings do not add up.
+
+    What the body raises comes out as it is; a fault of the runtime's own comes out in an exception group.
+    """
+    settings = settings or Settings()
+    store = storage or _open_storage(settings)
+    rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+    kinds = [*objects]
+    names = {cls.kind for cls in kinds}
+    if Channel.kind not in names:
+        kinds.append(Channel)
+    if settings.feed and "hub" not in names:
+        kinds.append(hub_class(settings.feed, settings.upstream, settings.limits))
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as outer:
+            clock = IdClock(lambda: time.time_ns() // 1_000_000, await store.clock_mark())
+            await _reserve(clock, store)
+            streams = Streams(clock, settings.limits)
+            directory = Directory(kinds, streams=streams, storage=store, clock=clock, settings=settings, rng=rng)
+            outer.start_soon(_keep_reserving, clock, store)
+            await outer.start(streams.run)
+            try:
+                async with trio.open_nursery() as inner:
+                    await inner.start(directory.run)
+                    try:
+                        yield Swarm(settings, directory, streams, store)
+                    except BaseException as error:
+                        raised = error
+                        raise
+                    finally:
+                        inner.cancel_scope.cancel()
+            finally:
+                outer.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if raised is not None and _only(group, raised):
+            raise raised from None
+        raise
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(settings.liveness.shutdown_s):
+            await store.aclose()
+
+
+def _only(group: BaseExceptionGroup[BaseException], error: BaseException) -> bool:
+    """Whether a group holds this one error (in however many wrappers) and nothing else."""
+    rest = group.split(lambda e: e is error)[1]
+    return rest is None or rest.split(trio.Cancelled)[1] is None
+
+
+def _open_storage(settings: Settings) -> Storage:
+    if settings.store != "memory:":
+        raise SettingsError("store", f"{settings.store!r} is not a store this version knows; there is: memory:")
+    return MemoryStorage(settings.limits.memory_store_bytes)
+
+
+async def _reserve(clock: IdClock, store: Storage) -> None:
+    until = clock.needs_reservation()
+    if until is not None:
+        await store.reserve_clock(until)
+        clock.reserved(until)
+
+
+async def _keep_reserving(clock: IdClock, store: Storage) -> None:
+    while True:
+        await trio.sleep(_RESERVE_EVERY_S)
+        await _reserve(clock, store)
