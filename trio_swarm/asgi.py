@@ -8,7 +8,7 @@ it up afterwards; on another host, or another Hypercorn, the portable transport 
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,9 +23,9 @@ from trio_swarm.objects.durable import DurableObject
 from trio_swarm.runtime import Swarm, open_swarm
 from trio_swarm.settings import Settings, load
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
 
 _log = structlog.get_logger("trio_swarm.asgi")
 

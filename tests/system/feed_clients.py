@@ -1,0 +1,166 @@
+"""Clients as the world has them, as cheap as a test needs: plain sockets, the wire read by hand, nothing of the server's."""
+
+import base64
+import hashlib
+import os
+
+import attrs
+import msgspec
+import trio
+
+
+class _Envelope(msgspec.Struct):
+    type: str
+    topic: str = ""
+    event: str = ""
+    id: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode = msgspec.json.Decoder(_Envelope).decode
+
+
+@attrs.define
+class Record:
+    """What one client received: a count and a hash of each event's data in order, and whatever should not be there."""
+
+    name: str
+    topic: str | None
+    count: int = 0
+    hash: "hashlib._Hash" = attrs.Factory(hashlib.sha256)
+    last: tuple[int, int] = (0, 0)
+    out_of_order: int = 0
+    strange: list[str] = attrs.Factory(list)
+    ended: str = ""
+
+    def event(self, id, data):
+        ms, counter = map(int, id.split("-"))
+        if (ms, counter) <= self.last:
+            self.out_of_order += 1
+        self.last = ms, counter
+        self.count += 1
+        self.hash.update(data)
+        self.hash.update(b"\n")
+
+
+async def sse(record, port, path):
+    """Read a stream of server-sent events until cancelled: chunked HTTP/1.1, parsed by hand."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        raw = bytearray()
+        while b"\r\n\r\n" not in raw:
+            raw += await stream.receive_some(65536)
+        head, _, rest = bytes(raw).partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            record.strange.append(head.decode())
+            return
+        raw = bytearray(rest)
+        text = bytearray()
+        while True:
+            while True:
+                line_end = raw.find(b"\r\n")
+                if line_end < 0:
+                    break
+                size = int(raw[:line_end], 16)
+                if len(raw) < line_end + 2 + size + 2:
+                    break
+                text += raw[line_end + 2 : line_end + 2 + size]
+                del raw[: line_end + 2 + size + 2]
+                if size == 0:
+                    record.ended = "end of the response"
+                    return
+            *blocks, text = text.split(b"\n\n")
+            for block in blocks:
+                _sse_block(record, bytes(block))
+            received = await stream.receive_some(262_144)
+            if not received:
+                record.ended = "end of file"
+                return
+            raw += received
+
+
+def _sse_block(record, block):
+    fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
+    kind = fields.get(b"event", b"message")
+    if kind == b"message":
+        if b"data" in fields:
+            record.event(fields[b"id"].decode(), fields[b"data"])
+    elif kind not in {b"hello", b"status"}:
+        record.strange.append(block.decode())
+
+
+async def websocket(record, port, stream_name, *, since="0-0"):
+    """Subscribe over a WebSocket and read its frames until cancelled."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        key = base64.b64encode(os.urandom(16)).decode()
+        await stream.send_all(
+            f"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        raw = bytearray()
+        while b"\r\n\r\n" not in raw:
+            raw += await stream.receive_some(65536)
+        head, _, rest = bytes(raw).partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 101"):
+            record.strange.append(head.decode())
+            return
+        data = {"stream": stream_name, "since": since}
+        if record.topic is not None:
+            data["topics"] = [record.topic]
+        await stream.send_all(client_frame(0x1, msgspec.json.encode({"type": "subscribe", "messageId": "1", "data": data})))
+        raw = bytearray(rest)
+        while True:
+            consumed = 0
+            while (frame := _server_frame(raw, consumed)) is not None:
+                opcode, payload, consumed = frame
+                if opcode == 0x9:
+                    await stream.send_all(client_frame(0xA, payload))
+                elif opcode == 0x8:
+                    record.ended = f"closed {int.from_bytes(payload[:2], 'big')}"
+                    return
+                else:
+                    _message(record, payload)
+            del raw[:consumed]
+            received = await stream.receive_some(262_144)
+            if not received:
+                record.ended = "end of file"
+                return
+            raw += received
+
+
+def client_frame(opcode, payload):
+    """A whole masked frame."""
+    mask = os.urandom(4)
+    size = len(payload)
+    if size < 126:
+        head = bytes([0x80 | opcode, 0x80 | size])
+    elif size < 65536:
+        head = bytes([0x80 | opcode, 0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([0x80 | opcode, 0x80 | 127]) + size.to_bytes(8, "big")
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+
+
+def _server_frame(raw, at):
+    if len(raw) < at + 2:
+        return None
+    assert raw[at] & 0x80, "a fragment"
+    assert not raw[at + 1] & 0x80, "a masked frame from the server"
+    size, begin = raw[at + 1], at + 2
+    if size == 126:
+        size, begin = int.from_bytes(raw[at + 2 : at + 4], "big"), at + 4
+    elif size == 127:
+        size, begin = int.from_bytes(raw[at + 2 : at + 10], "big"), at + 10
+    if len(raw) < begin + size:
+        return None
+    return raw[at] & 0xF, bytes(raw[begin : begin + size]), begin + size
+
+
+def _message(record, payload):
+    message = _decode(payload)
+    if message.type == "event":
+        record.event(message.id, bytes(message.data))
+    elif message.type not in {"subscribed", "status", "hello"}:
+        record.strange.append(payload.decode())

@@ -1,0 +1,419 @@
+"""A supervised feed against a scripted upstream, over memory streams in virtual time."""
+
+import random
+from functools import partial
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from trio_swarm.errors import SettingsError
+from trio_swarm.settings import FeedSettings, Limits, UpstreamSettings
+from trio_swarm.testing.upstream import (
+    Answer,
+    Corrupt,
+    Flood,
+    Garbage,
+    Good,
+    Hang,
+    HangUp,
+    Refuse,
+    Reject,
+    ScriptedUpstream,
+    Silence,
+    Vanish,
+)
+from trio_swarm.upstream.feed import WebSocketFeed
+
+SEED = 7
+
+
+class Owner:
+    """What an object is to its feed: takes events, hears of states. Runs the feed in a nursery of its own."""
+
+    def __init__(self, upstream, *, topics=("a",), **more):
+        self.upstream = upstream
+        self.feed = WebSocketFeed(
+            upstream.settings(topics=topics), opener=upstream.open, rng=random.Random(SEED), **more
+        )
+        self.events = []
+        self.states = []
+        self.changed = trio.Event()
+
+    async def deliver(self, event):
+        self.events.append(event.decode())
+        await trio.lowlevel.checkpoint()
+
+    def status(self, state, reason):
+        self.states.append((trio.current_time() - self.began, state, reason))
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def run(self):
+        self.began = trio.current_time()
+        await self.feed.run(self.deliver, self.status)
+
+    async def wait_state(self, state, times=1):
+        while sum(told == state for _, told, _ in self.states) < times:
+            await self.changed.wait()
+
+
+def in_virtual_time(main, *args):
+    trio.run(partial(main, *args), clock=MockClock(autojump_threshold=0))
+
+
+async def run_script(script, until, **more):
+    """Run a feed against a script until `until(owner)` returns; then cancel, and look at what is left."""
+    upstream = ScriptedUpstream(script)
+    owner = Owner(upstream, **more)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        tasks = nursery.child_tasks.copy()
+        nursery.start_soon(owner.run)
+        await until(owner)
+        (task,) = nursery.child_tasks - tasks
+        ended = trio.current_time()
+        task_scope = nursery.cancel_scope
+        assert task.child_nurseries or owner.states
+        task_scope.cancel()
+    assert trio.current_time() - ended <= UpstreamSettings().close_s
+    assert upstream.open_streams == 0
+    return owner
+
+
+# The model: what each behaviour means for a feed, and what follows by the design.
+
+seconds = st.sampled_from([0.5, 3.0, 14.0, 61.0, 100.0])
+behaviours = st.one_of(
+    st.just(Refuse()),
+    st.just(Reject()),
+    st.just(Hang()),
+    st.just(HangUp()),
+    st.just(Answer()),
+    st.just(Corrupt()),
+    seconds.map(Good),
+    seconds.map(Vanish),
+    seconds.map(Silence),
+    seconds.map(lambda s: Garbage(seconds=s)),
+    seconds.map(lambda s: Flood(40, seconds=s)),
+)
+
+
+def meaning(behaviour):
+    """How long such a connection lasts, whether it came up, and why it ended."""
+    match behaviour:
+        case Refuse():
+            return 0.0, False, "cannot connect: connection refused"
+        case Reject(status):
+            return 0.0, False, f"refused with HTTP {status}"
+        case Hang():
+            return 30.0, False, "no connection within 30 s"
+        case HangUp():
+            return 0.0, False, "hung up during the handshake"
+        case Answer():
+            return 0.0, False, "broke the WebSocket protocol"
+        case Corrupt():
+            return 0.0, True, ""
+        case Good(s):
+            return s, True, "closed with 1001 (as the script says)"
+        case Vanish(s):
+            return s, True, "broke off"
+        case Silence(s):
+            return s // 10 * 10 + 30.0, True, "silent for 30 s"  # the last byte was the answer to a ping
+        case Garbage(_, s) | Flood(_, s):
+            return s, True, "closed with 1000"
+
+
+def expected(script):
+    """Attempts and states by the words of the design, the jitter drawn from the same seed."""
+    rng = random.Random(SEED)
+    now, state, ceiling, fresh = 0.0, "connecting", 1.0, True
+    recent, attempts, states = [], [], [(0.0, "connecting", "")]
+    for behaviour in [*script, None]:
+        attempts.append(now)
+        lasts, success, reason = (0.0, True, "") if behaviour is None else meaning(behaviour)
+        if success:
+            ceiling, fresh = 1.0, True
+            states.append((now, "live", ""))
+            state = "live"
+        if behaviour is None:
+            return attempts, states
+        now += lasts
+        if fresh:
+            recent = [at for at in recent if now - at < 60.0]
+        fresh = False
+        if len(recent) >= 3:
+            after, delay = "down", 30.0
+        else:
+            recent.append(now)
+            after, delay = "connecting", rng.uniform(0.0, ceiling)
+            ceiling = min(ceiling * 2, 30.0)
+        if after != state:
+            state = after
+            states.append((now, after, reason))
+        now += delay
+    raise AssertionError
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(behaviours, max_size=9))
+def test_whatever_an_upstream_does_the_feed_is_where_the_design_says(script):
+    """Any list of behaviours: the designed states with their reasons, attempts at the designed times, and live at the end."""
+    attempts, states = expected(script)
+
+    async def until(owner):
+        await owner.upstream.wait_until(lambda upstream: len(upstream.connections) > len(script))
+        await owner.upstream.wait_topics("a")
+        owner.upstream.publish("a", "hello")
+        while not owner.events or owner.events[-1]["value"] != "hello":
+            await trio.sleep(0.01)
+
+    async def main():
+        owner = await run_script(script, until)
+        assert owner.upstream.attempts == pytest.approx(attempts, abs=1e-6)
+        assert [at for at, _, _ in owner.states] == pytest.approx([at for at, _, _ in states], abs=1e-6)
+        assert [state for _, state, _ in owner.states] == [state for _, state, _ in states]
+        for (_, _, told), (_, state, reason) in zip(owner.states, states, strict=True):
+            assert (told is None) == (state == "live" or told is owner.states[0][2])
+            assert reason in (told or "")
+        told = owner.feed.statistics()
+        assert told.undecodable == 5 * sum(isinstance(behaviour, Garbage) for behaviour in script)
+        assert told.events == 40 * sum(isinstance(behaviour, Flood) for behaviour in script) + 1
+        assert (told.attempts, told.failures) == (len(script) + 1, len(script))
+        flood = [event["value"] for event in owner.events if event["topic"] == "flood"]
+        assert flood == [*range(40)] * (len(flood) // 40)
+
+    in_virtual_time(main)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(behaviours, max_size=4), st.floats(0, 120))
+def test_cancelled_at_any_moment_nothing_is_left(script, cut):
+    """Cancelling a feed, whatever its peer is doing, ends it within the closing deadline, with every stream closed."""
+
+    async def until(_owner):
+        await trio.sleep(cut)
+
+    in_virtual_time(partial(run_script, script, until))
+
+
+async def test_an_idle_feed_stays_live(autojump_clock):
+    """Hours without an event are no silence: the pings are answered."""
+    owner = await run_script([], lambda _owner: trio.sleep(7200))
+    told = owner.feed.statistics()
+    assert [state for _, state, _ in owner.states] == ["connecting", "live"]
+    assert told.last_pong_at == pytest.approx(owner.began + 7200, abs=10.1)
+    assert told.attempts == 1
+
+
+async def test_a_busy_object_holds_the_feed_back_and_it_stays_live(autojump_clock):
+    """An object that takes nothing for ten minutes: the upstream waits, nothing is lost, and nobody takes it for dead."""
+    upstream = ScriptedUpstream([Flood(400)], lockstep=True)
+    owner = Owner(upstream)
+    free = trio.Event()
+
+    async def deliver(event):
+        owner.events.append(event.decode()["value"])
+        await free.wait()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        owner.began = trio.current_time()
+        nursery.start_soon(owner.feed.run, deliver, owner.status)
+        await trio.sleep(600)
+        assert owner.events == [0]
+        assert len(upstream.connections[0]._outbox) > 350
+        free.set()
+        await trio.sleep(60)
+        assert owner.events == list(range(400))
+        assert [state for _, state, _ in owner.states] == ["connecting", "live"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_pongs_are_seen_while_an_object_is_busy(autojump_clock):
+    """A few frames that wait for an object do not hide the answers to pings."""
+    upstream = ScriptedUpstream([Flood(5)])
+    owner = Owner(upstream)
+
+    async def deliver(_event):
+        await trio.sleep(1000)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        owner.began = trio.current_time()
+        nursery.start_soon(owner.feed.run, deliver, owner.status)
+        await trio.sleep(95)
+        assert owner.feed.statistics().last_pong_at == owner.began + 90
+        nursery.cancel_scope.cancel()
+
+
+async def test_subscriptions_follow_what_is_wanted(autojump_clock):
+    """Only differences are sent on a connection, and all that is wanted on the next one."""
+    upstream = ScriptedUpstream([Good(seconds=10)])
+    owner = Owner(upstream, topics=())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        owner.feed.subscribe(["before"])
+        nursery.start_soon(owner.run)
+        await upstream.wait_topics("before")
+        owner.feed.subscribe(["x", "before"])
+        owner.feed.subscribe(["y"])
+        await upstream.wait_topics("before", "x", "y")
+        owner.feed.unsubscribe(["before", "never"])
+        await upstream.wait_topics("x", "y")
+        first = upstream.connections[0].received
+        assert [text.replace('"topics":', "") for text in first] == [
+            '{"op":"subscribe",["before"]}',
+            '{"op":"subscribe",["x","y"]}',
+            '{"op":"unsubscribe",["before"]}',
+        ]
+        await owner.wait_state("live", times=2)
+        await upstream.wait_topics("x", "y")
+        assert len(upstream.connections[1].received) == 1
+        upstream.publish("x", 1)
+        upstream.publish("before", 2)
+        await trio.sleep(1)
+        assert [event["value"] for event in owner.events] == [1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_deliver_raises_comes_out_as_it_is(autojump_clock):
+    """A fault of the object is not the feed's: it ends the feed, unwrapped, and nothing is left of it."""
+    upstream = ScriptedUpstream([Flood(3)])
+    owner = Owner(upstream)
+
+    async def deliver(event):
+        raise LookupError(event.topic)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        owner.began = trio.current_time()
+        with pytest.raises(LookupError, match="flood"):
+            await owner.feed.run(deliver, owner.status)
+        assert upstream.open_streams == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_frame_beyond_the_limit_ends_the_connection(autojump_clock):
+    """Frames up to the limit are taken; a larger one is the feed's fault, and costs no memory."""
+    fits, large = '{"x":"%s"}' % ("a" * 900), '{"x":"%s"}' % ("a" * 1100)
+    upstream = ScriptedUpstream([Garbage((fits, large, fits))])
+    owner = Owner(upstream, limits=Limits(upstream_frame_bytes=1000))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        nursery.start_soon(owner.run)
+        await owner.wait_state("connecting", times=2)
+        assert len(owner.events) == 1
+        assert "1009" in owner.states[-1][2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_is_sent(autojump_clock):
+    """A feed that is cancelled closes with 1000; its peer need not guess."""
+    closed = []
+
+    class Watching(ScriptedUpstream):
+        async def _behave(self, connection, stream, served):
+            await super()._behave(connection, stream, served)
+            closed.append(served._websocket.closed.code)
+
+    upstream = Watching()
+    owner = Owner(upstream)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        with trio.move_on_after(5):
+            await owner.run()
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert closed == [1000]
+
+
+async def test_a_peer_that_takes_nothing_is_dead(autojump_clock):
+    """What cannot be sent for 30 s ends the connection, although bytes still come."""
+    upstream = ScriptedUpstream(lockstep=True)
+    owner = Owner(upstream)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.run)
+        nursery.start_soon(owner.run)
+        await owner.wait_state("live")
+        connection = owner.feed._connection
+        stuck = connection._stream
+        stuck._stream = _Stuck(stuck._stream)
+        owner.feed.subscribe(["more"])
+        began = trio.current_time()
+        await owner.wait_state("connecting", times=2)
+        assert trio.current_time() - began == 30
+        assert "took nothing for 30 s" in owner.states[-1][2]
+        nursery.cancel_scope.cancel()
+
+
+class _Stuck:
+    def __init__(self, stream):
+        self._inner = stream
+        self.aclose = stream.aclose
+
+    async def send_all(self, data):
+        await trio.sleep_forever()
+
+    async def receive_some(self, max_bytes):
+        await trio.sleep(1)
+        return b"\x8a\x00"  # a pong that nobody asked for
+
+
+@pytest.mark.parametrize("url", ["http://x", "ws://", "ws://x:y", "x", "ws://[::1"])
+def test_a_url_that_is_none(url):
+    """A URL that leads nowhere is the operator's error, told before anything connects."""
+    with pytest.raises(SettingsError, match="feed f"):
+        WebSocketFeed(FeedSettings("f", url, protocol="coinbase"))
+
+
+async def test_nobody_listens_on_a_real_port():
+    """A refused TCP connection is a failure like any other."""
+    with trio.socket.socket() as free:
+        await free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        quick = UpstreamSettings(backoff_initial_s=0.001, backoff_max_s=0.002, quick_restarts=1)
+        feed = WebSocketFeed(FeedSettings("f", f"ws://127.0.0.1:{port}", protocol="coinbase"), upstream=quick)
+        told = []
+        with trio.CancelScope() as scope:
+
+            def status(state, reason):
+                told.append((state, reason))
+                if state == "down":
+                    scope.cancel()
+
+            await feed.run(None, status)
+    assert [state for state, _ in told] == ["connecting", "down"]
+    assert "cannot connect" in told[1][1]
+
+
+async def test_a_real_socket(autojump_clock=None):
+    """Over TCP: events come in order, repeats by the feed's own numbers are dropped, and the socket is closed in the end."""
+    upstream = ScriptedUpstream([Vanish(0.05)])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(upstream.serve)
+        quick = UpstreamSettings(backoff_initial_s=0.01, backoff_max_s=0.02)
+        feed = WebSocketFeed(upstream.settings(topics=("a",)), upstream=quick)
+        events = []
+
+        async def deliver(event):
+            events.append((event.topic, event.sequence))
+
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_publish, upstream, scope)
+            await feed.run(deliver, lambda state, reason: None)
+        with trio.fail_after(5):
+            await upstream.wait_until(lambda upstream: not any(c.open for c in upstream.connections))
+        nursery.cancel_scope.cancel()
+    assert events == [("a", n) for n in range(1, 101)]
+
+
+async def _publish(upstream, scope):
+    await upstream.wait_until(lambda upstream: len(upstream.connections) > 1)
+    await upstream.wait_topics("a")
+    for n in range(100):
+        upstream.publish("a", n)
+    await trio.sleep(0.1)
+    scope.cancel()

@@ -1,0 +1,74 @@
+"""The command line: one file a command, imported when it is called, so that `--help` is quick.
+
+An operator's mistake is one sentence on stderr and exit code 2, never a traceback; a defect of ours keeps its own.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+from trio_swarm.errors import SwarmError
+
+COMMANDS = {
+    "demo": "Show live matches on a page: a simulated feed, the hub, the board.",
+    "serve": "Serve feeds, channels and your objects.",
+    "replay": "Play a capture as a live WebSocket feed.",
+    "record": "Record a WebSocket feed into a capture.",
+}
+
+
+class Mistake(click.ClickException):
+    """What the operator asked for cannot be done, and asking again changes nothing."""
+
+    exit_code = 2
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+
+
+class _Commands(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"trio_swarm.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except SwarmError as error:
+            raise Mistake(error) from error
+        except BaseExceptionGroup as group:
+            cause = _the_one(group)
+            if not isinstance(cause, SwarmError):
+                raise
+            raise Mistake(cause) from group
+
+
+def _the_one(error: BaseException) -> BaseException:
+    """What a nursery wrapped, if it is one thing."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's shape
+    if value:
+        click.echo(f"trio-swarm {version('trio-swarm')}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+def main() -> None:
+    """A few live feeds in, very many client streams out, nothing leaked."""

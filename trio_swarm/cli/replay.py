@@ -1,0 +1,62 @@
+"""`trio-swarm replay FILE`: a capture as a live feed."""
+
+import sys
+from functools import partial
+
+import click
+import structlog
+import trio
+
+from trio_swarm.cli import Mistake
+from trio_swarm.errors import InvalidCapture
+from trio_swarm.upstream.capture import Capture
+from trio_swarm.upstream.replay import Replay
+
+_SPEED = click.FloatRange(0, 1e6, min_open=True)  # at the most, a year passes in half a minute
+
+
+def _bind(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 0xFFFF:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000")
+    return host, int(port)
+
+
+@click.command(short_help="Play a capture as a live WebSocket feed.")
+@click.argument("file", type=click.Path())
+@click.option("--bind", callback=_bind, default="127.0.0.1:9000", show_default=True, help="Where; port 0 is any.")
+@click.option("--speed", type=_SPEED, default=1.0, show_default=True, help="Times as fast.")
+@click.option("--loop", is_flag=True, help="Begin again after the last frame.")
+@click.option("--once", is_flag=True, help="After the last frame close with 1000, and exit.")
+def replay(file: str, bind: tuple[str, int], speed: float, *, loop: bool, once: bool) -> None:
+    """Play the capture FILE: every connection gets the whole of it, on a clock of its own.
+
+    Where the capture has frames that were sent to the feed, a connection's clock starts with its first text message.
+    """
+    if loop and once:
+        raise click.UsageError("--loop and --once exclude each other")
+    try:
+        capture = Capture.load(file)
+    except InvalidCapture as error:
+        raise Mistake(error) from error
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for what was asked
+    player = Replay(capture, speed=speed, loop=loop, once=once)
+    try:
+        trio.run(partial(player.serve, *bind, task_status=_Announcement(capture)))
+    except KeyboardInterrupt:
+        return
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {bind[0]}:{bind[1]}: {error.strerror or error}") from error
+
+
+class _Announcement(trio.TaskStatus[str]):
+    """Says where the replay is, when it is there."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+
+    def started(self, value: str | None = None) -> None:
+        capture = self._capture
+        cut = "" if capture.complete else ", a recording that was cut off"
+        click.echo(f"{value} plays {capture.name}: {len(capture.incoming)} frames, {capture.seconds:.1f} s{cut}")

@@ -1,0 +1,66 @@
+"""Liveness: one task that looks at every client.
+
+It sends what shows a quiet stream to be alive, notices who has stopped reading (stalled: no close can reach it, its
+connection is aborted) and who has fallen silent (a WebSocket that answers no ping: closed with 4001). Ten thousand
+clients are looked at in slices, so that a round never holds the loop.
+"""
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from trio_swarm.edge.clients import Client, Clients
+from trio_swarm.settings import Settings
+
+SLICE = 256  # clients between two checkpoints: under a millisecond
+LOOKS_A_LIMIT = 4  # a limit is overrun by a quarter of itself at most
+
+_log = structlog.get_logger("trio_swarm.edge")
+
+
+class Liveness:
+    """See the module.
+
+    Args:
+        clients: the registry.
+        settings: `stall.seconds`, `liveness.ping_s`, `liveness.dead_s`.
+        dismiss: ends a silent client politely, without waiting.
+    """
+
+    def __init__(self, clients: Clients, settings: Settings, dismiss: Callable[[Client, int, str], None]) -> None:
+        self._clients = clients
+        self._stall_s = settings.stall.seconds
+        self._dead_s = settings.liveness.dead_s
+        self._ping_s = settings.liveness.ping_s
+        self._dismiss = dismiss
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        pause = min(self._ping_s, self._stall_s / LOOKS_A_LIMIT, self._dead_s / LOOKS_A_LIMIT)
+        due = trio.current_time() + self._ping_s
+        while True:
+            await trio.sleep(pause)
+            now = trio.current_time()
+            beat = now >= due
+            if beat:
+                due = now + self._ping_s
+            await self._look(now, beat=beat)
+
+    async def _look(self, now: float, *, beat: bool) -> None:
+        for count, client in enumerate(self._clients, 1):
+            try:
+                self._look_at(client, now, beat=beat)
+            except Exception:  # noqa: BLE001 - one client's trouble is no other's
+                _log.exception("client_failed", client=client.serial)
+                self._clients.abort(client, "internal error")
+            if count % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _look_at(self, client: Client, now: float, *, beat: bool) -> None:
+        if client.is_stalled(now, self._stall_s):
+            self._clients.abort(client, "stalled")
+        elif client.is_silent(now, self._dead_s):
+            self._dismiss(client, 4001, "silent")
+        elif beat:
+            client.beat(now)

@@ -1,0 +1,138 @@
+"""Requests that are answered once: publish, call, history, health.
+
+Each reads all it needs, asks the object, and answers. A client that goes away while its object works cancels what has
+not begun.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from trio_swarm.edge.answers import Receive, Scope, Send, send_json
+from trio_swarm.edge.bodies import media_type, read_body, while_there
+from trio_swarm.edge.paths import Target
+from trio_swarm.edge.publishing import JSON, check_message_id, read_publications
+from trio_swarm.edge.queries import header, read_wanted
+from trio_swarm.errors import InvalidArguments, InvalidName, RequestRefused, SwarmError
+from trio_swarm.journal.event import Event
+
+if TYPE_CHECKING:
+    from trio_swarm.edge.app import Edge
+
+BODY_SHARE = 0.8  # of `body_s`: the connection ends itself at the whole of it, and an answer comes before that
+_log = structlog.get_logger("trio_swarm.edge")
+_encode = msgspec.json.encode
+
+
+async def publish(edge: "Edge", scope: Scope, receive: Receive, send: Send, target: Target) -> None:
+    """`POST /v1/{kind}/{id}/publish`: one request, one turn, all or nothing."""
+    reference = edge.directory.get(target.kind, target.id)
+    limits = edge.settings.limits
+    seconds = edge.settings.liveness.body_s * BODY_SHARE
+    body = await read_body(scope, receive, limit=limits.body_bytes, seconds=seconds)
+    if body is None:
+        return
+    drafts, message_id = read_publications(body, media_type(scope), limits.event_bytes)
+    message_id = _idempotency_key(scope) or message_id
+
+    async def work() -> bytes:
+        published = await reference.publish(drafts, message_id=message_id)
+        return _encode({"id": str(published.id), "count": published.count})
+
+    answer = await while_there(receive, work)
+    if answer is not None:
+        await send_json(send, answer)
+
+
+async def call(edge: "Edge", scope: Scope, receive: Receive, send: Send, target: Target) -> None:
+    """`POST /v1/{kind}/{id}/call/{method}`: an array is positional, an object keywords, nothing is no arguments."""
+    reference = edge.directory.get(target.kind, target.id)
+    seconds = edge.settings.liveness.body_s * BODY_SHARE
+    body = await read_body(scope, receive, limit=edge.settings.limits.body_bytes, seconds=seconds)
+    if body is None:
+        return
+    if body and media_type(scope) != JSON:
+        raise RequestRefused(415, "unsupported_media_type", f"arguments are {JSON}")
+    given = _read_json(body, target) if body else None
+
+    async def work() -> bytes:
+        return _encode({"result": await ask(reference, target.method, given)})
+
+    answer = await while_there(receive, work)
+    if answer is not None:
+        await send_json(send, answer)
+
+
+async def ask(reference: Any, method: str, given: Any) -> Any:
+    """Call a method from outside; what the author's code raises is logged and stays here.
+
+    Raises:
+        SwarmError: what the runtime says. RequestRefused with 500: the author's code raised.
+    """
+    args, kwargs = _arguments(reference.kind, method, given)
+    try:
+        return await reference.call(method, args, kwargs, outside=True)
+    except SwarmError:
+        raise
+    except Exception as error:
+        _log.exception("call_failed", kind=reference.kind, id=reference.id, method=method)
+        raise RequestRefused(500, "object_error", "the object's code failed; it has been logged") from error
+
+
+async def history(edge: "Edge", scope: Scope, _receive: Receive, send: Send, target: Target) -> None:
+    """`GET /v1/{kind}/{id}/history`: what the journal holds, ascending."""
+    wanted = read_wanted(scope, edge.settings.limits.topics_per_subscription)
+    reference = edge.directory.get(target.kind, target.id)
+    events, gap = await reference.history(wanted.topics, wanted.since, wanted.limit)
+    await send_json(send, _encode({"events": [_plain(event) for event in events], "gap": gap}))
+
+
+async def healthz(_edge: "Edge", _scope: Scope, _receive: Receive, send: Send, _target: Target) -> None:
+    """The process turns its loop."""
+    await send_json(send, b'{"status":"ok"}')
+
+
+async def readyz(edge: "Edge", _scope: Scope, _receive: Receive, send: Send, _target: Target) -> None:
+    """It takes new clients."""
+    if edge.accepting:
+        await send_json(send, b'{"status":"ready"}')
+    else:
+        await send_json(send, b'{"status":"not ready"}', status=503, headers=((b"retry-after", b"1"),))
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    return {
+        "id": str(event.id),
+        "topic": event.topic,
+        "event": event.type,
+        "offset": event.offset,
+        "data": msgspec.Raw(event.data),
+    }
+
+
+def _arguments(kind: str, method: str, given: Any) -> tuple[list[Any], dict[str, Any]]:
+    if given is None:
+        return [], {}
+    if isinstance(given, list):
+        return given, {}
+    if isinstance(given, dict):
+        return [], given
+    raise InvalidArguments(kind, method, "give an array for positional arguments, or an object for keywords")
+
+
+def _read_json(body: bytes, target: Target) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidArguments(target.kind, target.method, f"the body is not JSON: {error}") from None
+
+
+def _idempotency_key(scope: Scope) -> str | None:
+    raw = header(scope, b"idempotency-key")
+    if raw is None:
+        return None
+    try:
+        return check_message_id(raw.decode())
+    except UnicodeDecodeError:
+        raise InvalidName("Idempotency-Key", raw.decode("latin-1"), "it is not UTF-8") from None

@@ -1,0 +1,355 @@
+"""The two ways out to a client: straight to the socket, or through ASGI `send`.
+
+Both are fan-out's `Sink`: one payload at a time, `write` never waits, `ready` says whether the next may come,
+`on_ready` that it may again. Beside that the edge has words of its own for the client (answers, a greeting): `send`
+waits for its turn. Turns are given in order, those who wait in `send` before the broadcaster, so that a flood of
+events cannot keep an answer back for ever.
+
+States of a transport:
+    ready              takes a payload now
+    not ready, open    a payload's rest is on its way (`blocked_since`), or the host writes (see write_gate.py)
+    closed             takes nothing ever again: detached (the host goes on with the socket), aborted, or the peer is
+                       gone. The rest of a payload begun before `detach` still goes out: the host's next byte must not
+                       land inside it.
+
+`DirectTransport.write` is the hottest code of the project, one call a delivery. It asks the socket for its number
+each time: a number kept over a close would write into a stranger's socket.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal, Protocol
+
+import structlog
+import trio
+
+from trio_swarm.edge.writability import Writability
+from trio_swarm.edge.write_gate import WriteGate
+
+log = structlog.get_logger()
+
+_write = os.write
+
+
+class Connection(Protocol):
+    """What a transport needs of the connection below it; `edge/worker.py` has the real one."""
+
+    gate: WriteGate
+    last_byte_at: float | None
+
+    def fileno(self) -> int:
+        """The socket's number now; -1 when it is closed."""
+
+    def abort(self, reason: str) -> None:
+        """Close the socket by force and end all that belongs to it; calls `DirectTransport.lost`."""
+
+
+class _Turn:
+    """Somebody waiting in `send` or `drained` (which has no payload)."""
+
+    __slots__ = ("done", "payload")
+
+    def __init__(self, payload: Any) -> None:
+        self.payload = payload
+        self.done = trio.Event()
+
+
+class Transport(ABC):
+    """What both ways share; see the module."""
+
+    __slots__ = ("_ended", "_turns", "blocked_since", "closed", "closed_by", "on_ready", "ready")
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.on_ready: Callable[[], None] | None = None
+        self.closed = False
+        self.closed_by = ""
+        self.blocked_since: float | None = None  # trio time of the last progress of a payload that is not out yet
+        self._turns: deque[_Turn] | None = None  # both made when first needed: an idle client has neither
+        self._ended: trio.Event | None = None
+
+    @property
+    @abstractmethod
+    def last_byte_at(self) -> float | None:
+        """Trio time of the last byte received from the peer, None where the host does not tell."""
+
+    @abstractmethod
+    def write(self, payload: Any) -> None:
+        """Take one payload, without waiting; only while `ready`. Never raises; does nothing once closed."""
+
+    @abstractmethod
+    def abort(self, reason: str) -> None:
+        """End this client at once and for good. Idempotent, never raises."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Take no payload ever again, and leave the connection alone. Idempotent."""
+
+    async def send(self, payload: Any) -> None:
+        """Wait for a turn, then write `payload` whole (what the kernel does not take at once follows by itself).
+
+        Cancelled: nothing of it was written.
+
+        Raises:
+            trio.BrokenResourceError: the transport is closed, or closed while this waited.
+        """
+        await trio.lowlevel.checkpoint()
+        self._require_open()
+        if self.ready:
+            self.write(payload)
+        else:
+            await self._wait_turn(_Turn(payload))
+        self._require_open()
+
+    async def drained(self) -> None:
+        """Wait until everything written before is out of our hands.
+
+        Raises:
+            trio.BrokenResourceError: the transport is closed, or closed while this waited.
+        """
+        await trio.lowlevel.checkpoint()
+        self._require_open()
+        if not self.ready:
+            await self._wait_turn(_Turn(None))
+            self._require_open()
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is closed, however that comes about."""
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._ended is None:
+            self._ended = trio.Event()
+        await self._ended.wait()
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise trio.BrokenResourceError(f"the client's transport is closed: {self.closed_by}")
+
+    async def _wait_turn(self, turn: _Turn) -> None:
+        if self._turns is None:
+            self._turns = deque()
+        self._turns.append(turn)
+        try:
+            await turn.done.wait()
+        except trio.Cancelled:
+            self._turns.remove(turn)  # a turn that was given is no longer cancelled: it is still in there
+            raise
+
+    def _give_turns(self) -> None:
+        """Become ready: first those who wait in `send`, then the broadcaster."""
+        self.ready = True
+        self.blocked_since = None
+        while self._turns and self.ready:
+            turn = self._turns.popleft()
+            if turn.payload is not None:
+                self.write(turn.payload)
+            turn.done.set()
+        if self.ready and self.on_ready is not None:
+            self.on_ready()
+
+    def _end(self, reason: str) -> None:
+        """Become closed and wake everyone who waits."""
+        if self.closed:
+            return
+        self.ready = False
+        self.closed = True
+        self.closed_by = reason
+        if self._ended is not None:
+            self._ended.set()
+        for turn in self._turns or ():
+            turn.done.set()
+        self._turns = None
+
+    def _misused(self) -> None:
+        """Handle a `write` while not ready: the payload is lost, so the client has to come back and resume."""
+        if not self.closed:
+            log.error("a payload was written while its transport was not ready")
+            self.abort("lost a payload")
+
+
+class DirectTransport(Transport):
+    """Bytes straight to the socket below an HTTP/1.1 connection without TLS; payloads are whole chunks or frames."""
+
+    __slots__ = ("_connection", "_fileno", "_gate", "_rest", "_writability")
+
+    def __init__(self, connection: Connection, writability: Writability) -> None:
+        super().__init__()
+        self._connection = connection
+        self._fileno = connection.fileno
+        self._gate = connection.gate
+        self._rest: memoryview | None = None
+        self._writability = writability
+        self._gate.direct = self
+        self.ready = self._gate.open
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """Trio time of the last byte received from the peer."""
+        return self._connection.last_byte_at
+
+    @property
+    def outstanding(self) -> bool:
+        """Is a part of a payload still to be written? Until then the host must not write."""
+        return self._rest is not None
+
+    def write(self, payload: bytes) -> None:
+        """See `Transport.write`."""
+        if not self.ready:
+            self._misused()
+            return
+        try:
+            sent = _write(self._fileno(), payload)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.abort("the peer is gone")
+            return
+        if sent != len(payload):
+            self.ready = False
+            self._rest = memoryview(payload)[sent:]
+            self._wait_writable()
+
+    def abort(self, reason: str) -> None:
+        """See `Transport.abort`. After `detach` the connection is the host's, and this does nothing."""
+        if not self.closed or self._rest is not None:
+            self._connection.abort(reason)
+            self.lost(reason)
+
+    def detach(self) -> None:
+        """See `Transport.detach`. A payload that is partly out still goes out whole, before any byte of the host's."""
+        self._end("detached")
+        if self._rest is None and self._gate.direct is self:
+            self._gate.direct = None
+
+    def lost(self, reason: str) -> None:
+        """The connection tells that its socket is about to close, or is closed: forget it. Idempotent."""
+        if self._rest is not None:
+            self._rest = None
+            self._writability.forget(self._fileno())
+        if self._gate.direct is self:
+            self._gate.direct = None
+        self._end(reason)
+
+    def gate_opened(self) -> None:
+        """The gate tells that the host has left."""
+        if self.closed:
+            self.detach()
+        else:
+            self._give_turns()
+
+    def _wait_writable(self) -> None:
+        self.blocked_since = trio.current_time()
+        try:
+            self._writability.watch(self._fileno(), self._flush)
+        except (OSError, ValueError):
+            self.abort("the socket cannot be waited for")
+
+    def _flush(self) -> None:
+        """The socket takes bytes again, or has failed: the next write tells which."""
+        rest = self._rest
+        if rest is None:
+            return
+        try:
+            sent = _write(self._fileno(), rest)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.abort("the peer is gone")
+            return
+        if sent < len(rest):
+            since = self.blocked_since
+            self._rest = rest[sent:]
+            self._wait_writable()
+            if not sent and self._rest is not None:
+                self.blocked_since = since  # woken for nothing is no progress
+            return
+        self._rest = None
+        self.blocked_since = None
+        self._gate.settled()
+
+
+class AsgiTransport(Transport):
+    """Through ASGI `send`, on any host. One payload is held; `run()` is the one task that writes it.
+
+    A payload is bytes for `sse` (a piece of the body), a tuple of texts for `websocket` (a message each). `connection`
+    is ours where the host runs our class (TLS): then `abort` is as hard as a direct transport's, and `last_byte_at` known.
+    """
+
+    __slots__ = ("_connection", "_held", "_kind", "_scope", "_send", "_wake")
+
+    def __init__(
+        self,
+        send: Callable[[Any], Awaitable[None]],
+        kind: Literal["sse", "websocket"],
+        connection: Connection | None = None,
+    ) -> None:
+        super().__init__()
+        self._send = send
+        self._kind = kind
+        self._connection = connection
+        self._held: Any = None
+        self._scope = trio.CancelScope()
+        self._wake = trio.lowlevel.ParkingLot()
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """Trio time of the last byte received from the peer, None on a foreign host."""
+        return None if self._connection is None else self._connection.last_byte_at
+
+    def write(self, payload: bytes | tuple[str, ...]) -> None:
+        """See `Transport.write`."""
+        if not self.ready:
+            self._misused()
+            return
+        self.ready = False
+        self.blocked_since = trio.current_time()
+        self._held = payload
+        self._wake.unpark()
+
+    def abort(self, reason: str) -> None:
+        """See `Transport.abort`. On a foreign host this ends `run()` and all who wait; the app then ends the rest."""
+        if self.closed:
+            return
+        self._end(reason)
+        self._held = None
+        self._scope.cancel()
+        if self._connection is not None:
+            self._connection.abort(reason)
+
+    def detach(self) -> None:
+        """See `Transport.detach`. A payload that is held still goes out; then `run()` returns."""
+        self._end("detached")
+        self._wake.unpark()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what is held, until the transport closes or the host says that the client is gone."""
+        task_status.started()
+        try:
+            with self._scope:
+                while self._held is not None or not self.closed:
+                    if self._held is None:
+                        await self._wake.park()
+                    else:
+                        await self._write_held()
+        except Exception as error:  # noqa: BLE001 - hosts raise what they like for a client that is gone
+            log.debug("the host's send raised", error=repr(error))
+        finally:
+            self._held = None
+            self._end("the peer is gone")
+
+    async def _write_held(self) -> None:
+        for message in self._messages(self._held):
+            await self._send(message)
+            self.blocked_since = trio.current_time()
+        self._held = None
+        self.blocked_since = None
+        if not self.closed:
+            self._give_turns()
+
+    def _messages(self, payload: Any) -> Iterable[dict[str, Any]]:
+        if self._kind == "sse":
+            return ({"type": "http.response.body", "body": payload, "more_body": True},)
+        return ({"type": "websocket.send", "text": text} for text in payload)

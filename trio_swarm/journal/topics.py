@@ -1,0 +1,96 @@
+"""What a journal knows of each of its topics: where its events lie, and what of it is forgotten.
+
+A topic holds the places of its kept events, not the events. Its *mark* is the newest of its events whose loss a
+reader can notice. A topic without kept events is worth only its mark, and client-made names must not grow without a
+bound, so beyond the limit such topics are dropped and their marks fold into one *floor*: what is not in the table
+may have lost anything up to it.
+"""
+
+from collections.abc import Iterable
+
+import attrs
+
+from trio_swarm.journal.event import START, EventId
+
+_SLACK = 64  # forgotten places that are kept at the front of a list before it is moved together
+
+
+@attrs.define(eq=False)
+class Topic:
+    """One topic.
+
+    Attributes:
+        latest: only the newest event of each key counts.
+        count: events ever appended, which is the newest offset.
+        mark: the seq of the newest event of it that is gone without a newer one in its place; 0 when none is.
+        mark_id: that event's id.
+        seqs: the kept events, rising, behind `first` places of forgotten ones; empty when none is kept.
+        sums: beside each of `seqs`, the topic's bytes before it, and last all its bytes ever.
+        first: where the kept ones begin.
+    """
+
+    latest: bool
+    mark: int
+    mark_id: EventId
+    count: int = 0
+    seqs: list[int] = attrs.Factory(list)
+    sums: list[int] = attrs.Factory(lambda: [0])
+    first: int = 0
+
+    def forget_first(self) -> bool:
+        """Drop the place of the oldest kept event; True when it was the last one."""
+        self.first = first = self.first + 1
+        if first == len(self.seqs):
+            self.seqs.clear()
+            del self.sums[:first]
+            self.first = 0
+            return True
+        if first >= _SLACK and first * 2 >= len(self.seqs):
+            del self.seqs[:first]
+            del self.sums[:first]
+            self.first = 0
+        return False
+
+
+class Topics(dict[str, Topic]):
+    """The table of topics. `empty` are those without a kept event, the longest empty (so the lowest mark) first."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+        self.bulk = max(1, limit // 10)  # a fold makes fan-out walk its quiet readers: not for every new name
+        self.empty: dict[str, Topic] = {}
+        self.floor = 0
+        self.floor_id = START
+
+    def fold_candidates(self) -> tuple[list[str], int]:
+        """The topics to drop next, and the floor after that."""
+        names = []
+        floor = self.floor
+        for name, topic in self.empty.items():
+            names.append(name)
+            floor = max(floor, topic.mark)
+            if len(names) == self.bulk:
+                break
+        return names, floor
+
+    def fold(self, names: Iterable[str]) -> None:
+        """Drop these topics; their marks stay in the floor."""
+        for name in names:
+            topic = self.pop(name)
+            del self.empty[name]
+            if topic.mark > self.floor:
+                self.floor = topic.mark
+                self.floor_id = topic.mark_id
+
+    def mark_of(self, wanted: frozenset[str]) -> tuple[int, EventId]:
+        """The highest mark among these topics: nothing of them above it is lost."""
+        mark, mark_id = 0, START
+        for name in wanted:
+            topic = self.get(name)
+            if topic is None:
+                if self.floor > mark:
+                    mark, mark_id = self.floor, self.floor_id
+            elif topic.mark > mark:
+                mark, mark_id = topic.mark, topic.mark_id
+        return mark, mark_id

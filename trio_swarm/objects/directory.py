@@ -1,0 +1,251 @@
+"""The directory: (kind, id) to the one live object, and the nursery where objects live.
+
+Getting a reference starts nothing; the first call, event or reader does, without waiting, so that two who come at
+once meet the same object. An object that nobody wants for a grace of 5 s stops; a list of those without readers,
+ordered by when to look at each, serves them all with one task. Ending `run` ends every object: each has its `stop`,
+and then nothing of it is left.
+"""
+
+import contextvars
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+from cachetools import TTLCache
+
+from trio_swarm.errors import SettingsError, SwarmClosed, TooManyObjects, UnknownKind, UnknownObject
+from trio_swarm.fanout.streams import Streams
+from trio_swarm.fanout.subscription import LagPolicy
+from trio_swarm.journal.clock import IdClock
+from trio_swarm.journal.journal import never
+from trio_swarm.objects.durable import DurableObject
+from trio_swarm.objects.host import Host
+from trio_swarm.objects.items import Published
+from trio_swarm.objects.methods import Methods
+from trio_swarm.objects.reference import Reference
+from trio_swarm.objects.store import ObjectStorage
+from trio_swarm.settings import JournalSettings, Settings
+from trio_swarm.storage import Storage
+from trio_swarm.wire.names import check_id, check_kind
+
+if TYPE_CHECKING:
+    from trio_swarm.objects.incarnation import Incarnation
+
+REPEAT_S = 5.0  # how long a repeated messageId is answered with the first id
+REPEATS = 5_000  # and how many are remembered
+
+PublishKey = tuple[str, str, str]
+
+
+class Kind:
+    """One class of objects, and what is known of it."""
+
+    def __init__(self, cls: type[DurableObject], settings: Settings, directory: "Directory") -> None:
+        self.cls = cls
+        self.name = check_kind(cls.kind)
+        self.methods = Methods(cls)
+        self.hosts: dict[str, Host] = {}
+        self.limit = settings.limits.objects_per_kind
+        self.journal: JournalSettings = cls.journal or settings.journal
+        self.has_snapshot = cls.snapshot is not DurableObject.snapshot
+        self.has_demand = cls.on_demand is not DurableObject.on_demand
+        self.has_messages = cls.on_message is not DurableObject.on_message
+        self.lag_policy: LagPolicy = cls.lag_policy or ("snapshot" if self.has_snapshot else "skip")
+        self.latest: Callable[[str], bool] = (
+            _always if "*" in cls.latest else cls.latest.__contains__ if cls.latest else never
+        )
+        self.pinned: frozenset[str] = frozenset()
+        self._directory = directory
+
+    def make(self, life: "Incarnation") -> DurableObject:
+        """The author's object, for one life."""
+        host = life.host
+        instance = self.cls()
+        instance.id = host.id
+        instance.swarm = self._directory
+        instance.storage = ObjectStorage(self._directory.storage, host.owner, life.overlay, instance)
+        instance._life = life  # noqa: SLF001 - its own
+        return instance
+
+
+def _always(_topic: str) -> bool:
+    return True
+
+
+@attrs.frozen
+class DirectoryStatistics:
+    """A moment of the directory: objects by kind and state."""
+
+    objects: dict[str, dict[str, int]]
+    remembered_messages: int
+
+
+class Directory:
+    """See the module.
+
+    Args:
+        kinds: the classes of objects served here.
+        streams: their journals and readers; it is running.
+        storage: where they keep their state; it is open, and stays so until `run` has ended.
+        clock: gives the event ids; somebody keeps its reservation ahead.
+        settings: limits and times.
+        rng: for the jitter of restarts.
+    """
+
+    def __init__(
+        self,
+        kinds: Iterable[type[DurableObject]],
+        *,
+        streams: Streams,
+        storage: Storage,
+        clock: IdClock,
+        settings: Settings,
+        rng: random.Random,
+    ) -> None:
+        self.streams = streams
+        self.storage = storage
+        self.clock = clock
+        self.settings = settings
+        self.rng = rng
+        self.kinds: dict[str, Kind] = {}
+        for cls in kinds:
+            kind = Kind(cls, settings, self)
+            if kind.name in self.kinds:
+                raise SettingsError(
+                    f"{cls.__module__}.{cls.__qualname__}", f"another class is of kind {kind.name!r} too"
+                )
+            self.kinds[kind.name] = kind
+        self.published: TTLCache[PublishKey, Published] = TTLCache(REPEATS, REPEAT_S, timer=trio.current_time)
+        self.publishing: dict[PublishKey, trio.Event] = {}  # under way; as many as callers wait
+        self._incarnations = itertools.count(1)
+        self._nursery: trio.Nursery | None = None
+        self._context = contextvars.copy_context()
+        self._looks: list[tuple[float, int, Host]] = []  # a heap: when to look at which object
+        self._look_order = itertools.count()
+        self._looks_changed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the objects until cancelled; then all of them end, each in order.
+
+        Raises:
+            TooManyObjects: more pinned objects than a kind may have.
+        """
+        self._context = contextvars.copy_context()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                for kind in self.kinds.values():
+                    kind.pinned = frozenset(check_id(id_) for id_ in kind.cls.pinned())
+                    for id_ in kind.pinned:
+                        self.live(kind, id_)
+                task_status.started()
+                await self._look_after_idle()
+            finally:
+                self._nursery = None
+                self._looks.clear()
+
+    def get(self, kind: str | type[DurableObject], id: str) -> Reference:
+        """A reference to an object; it need not live, and does not by this.
+
+        Raises:
+            UnknownKind: this kind is not served here.
+            InvalidName: the id breaks the naming rules.
+        """
+        name = kind if isinstance(kind, str) else kind.kind
+        known = self.kinds.get(name)
+        if known is None or not (isinstance(kind, str) or issubclass(known.cls, kind)):
+            raise UnknownKind(name, tuple(self.kinds))
+        return Reference(self, known, check_id(id))
+
+    def live(self, kind: Kind, id: str) -> Host:
+        """The live object, started if need be. Never waits.
+
+        Raises:
+            SwarmClosed: the directory does not run (any more).
+            UnknownObject: the kind says there is no such object.
+            TooManyObjects: it would be one too many.
+            ObjectFailed: it crashed too often and waits for its breaker.
+        """
+        host = kind.hosts.get(id)
+        if host is not None:
+            if host.state == "failed":
+                raise host.failure()
+            return host
+        if self._nursery is None:
+            raise SwarmClosed
+        if not kind.cls.exists(id):
+            raise UnknownObject(kind.name, id)
+        if len(kind.hosts) >= kind.limit:
+            raise TooManyObjects(kind.name, kind.limit)
+        host = kind.hosts[id] = Host(self, kind, id)
+        # In the directory's context: whoever happens to come first lends the object nothing.
+        self._context.run(partial(self._nursery.start_soon, host.run, name=host.name))
+        return host
+
+    def bury(self, host: Host) -> None:
+        """An object is gone: forget it. Its journal stays for those who come back."""
+        del host.kind.hosts[host.id]
+        self.streams.release(host.name)
+
+    def next_incarnation(self) -> int:
+        """A number that rises with every life in this process."""
+        return next(self._incarnations)
+
+    # Idle objects
+
+    def watch_idle(self, host: Host) -> None:
+        """Look at this object when its grace ends. One that is on the list already is looked at in time."""
+        if not host.due_listed:
+            host.due_listed = True
+            heapq.heappush(self._looks, (host.idle_at(), next(self._look_order), host))
+            self._looks_changed.set()
+
+    async def _look_after_idle(self) -> None:
+        grace_s = self.settings.objects.grace_s
+        while True:
+            self._looks_changed = trio.Event()
+            if not self._looks:
+                await self._looks_changed.wait()
+                continue
+            due = self._looks[0][0]
+            if trio.current_time() < due:
+                with trio.move_on_at(due):
+                    await self._looks_changed.wait()
+                continue
+            _, _, host = heapq.heappop(self._looks)
+            host.due_listed = False
+            life = host.life
+            if host.state != "running" or life is None or host.pinned or host.stream.subscribers:
+                continue  # it is listed again when that changes
+            now = trio.current_time()
+            if host.idle_long_enough():
+                life.check_idle = True
+                host.mailbox.wake()
+            at = host.idle_at()
+            host.due_listed = True
+            heapq.heappush(self._looks, (at if at > now else now + grace_s, next(self._look_order), host))
+
+    # What there is
+
+    def statistics(self) -> DirectoryStatistics:
+        """A moment of the directory."""
+        objects: dict[str, dict[str, int]] = {}
+        for kind in self.kinds.values():
+            states: dict[str, int] = {}
+            for host in kind.hosts.values():
+                states[host.state] = states.get(host.state, 0) + 1
+            objects[kind.name] = states
+        return DirectoryStatistics(objects, len(self.published))
+
+    def tree(self) -> dict[str, Any]:
+        """Kinds, their objects, and what hangs on each, as plain data."""
+        return {kind.name: {id_: host.tree() for id_, host in kind.hosts.items()} for kind in self.kinds.values()}
+
+    def hosts(self) -> list[Host]:
+        """All live objects."""
+        return [host for kind in self.kinds.values() for host in kind.hosts.values()]

@@ -1,0 +1,183 @@
+"""An object's keys and values, and the overlay through which its turns see what is not committed yet.
+
+A turn writes into its own changes. When it ends they go to the store as one commit and, until that is safe, into the
+overlay: the next turn may begin meanwhile and must read what the last one wrote. A read looks into its turn's
+changes, then the overlay, then the store. Only turns of this object write its keys, one at a time, so nothing can
+slip in between.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from trio_swarm.errors import StorageError
+from trio_swarm.objects.turn import CURRENT, open_turn
+from trio_swarm.storage import Owner, Storage
+
+if TYPE_CHECKING:
+    from trio_swarm.objects.durable import DurableObject
+
+KEY_BYTES: Final = 2_048  # a key is an index entry in every store
+LIST_LIMIT: Final = 1_000  # pairs a `list` gives unless told: a megabyte of kilobyte values
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Overlay:
+    """What turns of this incarnation have changed and the store has not confirmed."""
+
+    __slots__ = ("_cleared", "_values", "serial")
+
+    def __init__(self) -> None:
+        self.serial = 0  # of the newest commit
+        self._values: dict[str, tuple[int, bytes | None]] = {}
+        self._cleared: int | None = None  # the commit that removed all, while it is under way
+
+    def add(self, changes: Mapping[str, bytes | None], *, clear: bool) -> int:
+        """A turn's changes are under way; answers the serial of their commit."""
+        self.serial += 1
+        if clear:
+            self._values.clear()
+            self._cleared = self.serial
+        for key, value in changes.items():
+            self._values[key] = (self.serial, value)
+        return self.serial
+
+    def committed(self, serial: int, changes: Iterable[str]) -> None:
+        """That commit is safe: the store has it."""
+        for key in changes:
+            entry = self._values.get(key)
+            if entry is not None and entry[0] == serial:
+                del self._values[key]
+        if self._cleared == serial:
+            self._cleared = None
+
+    def view(self) -> tuple[dict[str, bytes | None], bool]:
+        """All pending values, and whether they hide the store wholly."""
+        return {key: value for key, (_, value) in self._values.items()}, self._cleared is not None
+
+    def get(self, key: str) -> tuple[bool, bytes | None]:
+        """Whether the key is decided here, and its value (None: gone)."""
+        entry = self._values.get(key)
+        if entry is not None:
+            return True, entry[1]
+        return self._cleared is not None, None
+
+
+class ObjectStorage:
+    """The keys and values of one object: `self.storage`.
+
+    Values are anything that msgspec writes as MessagePack; they come back as plain data (a tuple as a list), or as
+    `type`. `put`, `delete` and `clear` belong to the running turn: they are kept if it ends well. Reads wait for the
+    store only for what no uncommitted turn has written.
+    """
+
+    __slots__ = ("_instance", "_overlay", "_owner", "_store")
+
+    def __init__(self, store: Storage, owner: Owner, overlay: Overlay, instance: "DurableObject") -> None:
+        self._store = store
+        self._owner = owner
+        self._overlay = overlay
+        self._instance = instance
+
+    def put(self, key: str, value: Any) -> None:
+        """Store a value.
+
+        Raises:
+            RuntimeError: outside of a turn of this object.
+            StorageError: the key is empty or longer than 2,048 bytes.
+            TypeError: the value cannot be encoded.
+        """
+        turn = open_turn(self._instance, "storage.put")
+        turn.changes[_checked(key)] = _encode(value)
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is not there is no error."""
+        open_turn(self._instance, "storage.delete").changes[_checked(key)] = None
+
+    def clear(self) -> None:
+        """Remove everything that this object has stored."""
+        turn = open_turn(self._instance, "storage.clear")
+        turn.changes.clear()
+        turn.clear = True
+
+    async def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
+        """The value of a key, or the default."""
+        found, encoded = self._pending(key)
+        if found:
+            await trio.lowlevel.checkpoint()
+        else:
+            encoded = (await self._store.get_many(self._owner, (key,))).get(key)
+        return default if encoded is None else msgspec.msgpack.decode(encoded, type=type)
+
+    async def get_many(self, keys: Iterable[str], *, type: Any = Any) -> dict[str, Any]:
+        """The values of those keys that exist."""
+        wanted = list(dict.fromkeys(keys))
+        decided = {key: value for key in wanted for found, value in (self._pending(key),) if found}
+        missing = [key for key in wanted if key not in decided]
+        stored: dict[str, bytes] = {}
+        if missing:
+            stored = await self._store.get_many(self._owner, missing)
+        else:
+            await trio.lowlevel.checkpoint()
+        values = ((key, decided[key] if key in decided else stored.get(key)) for key in wanted)
+        return {key: msgspec.msgpack.decode(value, type=type) for key, value in values if value is not None}
+
+    async def list(
+        self,
+        prefix: str = "",
+        *,
+        start: str | None = None,
+        limit: int = LIST_LIMIT,
+        reverse: bool = False,
+        type: Any = Any,
+    ) -> dict[str, Any]:
+        """The pairs whose key has the prefix, in key order, at most `limit`; `start` is the first key that may come."""
+        pending, hides = self._all_pending()
+        pending = {
+            key: value for key, value in pending.items() if key.startswith(prefix) and _reached(key, start, reverse)
+        }
+        merged: dict[str, bytes] = {}
+        if hides:
+            await trio.lowlevel.checkpoint()
+        else:
+            # One more for each pending key, since the store may still give what is deleted here.
+            ask = limit + len(pending)
+            merged.update(await self._store.scan(self._owner, prefix, start, ask, reverse=reverse))
+        for key, value in pending.items():
+            if value is None:
+                merged.pop(key, None)
+            else:
+                merged[key] = value
+        keys = sorted(merged, reverse=reverse)[:limit]
+        return {key: msgspec.msgpack.decode(merged[key], type=type) for key in keys}
+
+    def _pending(self, key: str) -> tuple[bool, bytes | None]:
+        turn = CURRENT.get()
+        if turn is not None and not turn.ended and turn.instance is self._instance:
+            if key in turn.changes:
+                return True, turn.changes[key]
+            if turn.clear:
+                return True, None
+        return self._overlay.get(key)
+
+    def _all_pending(self) -> tuple[dict[str, bytes | None], bool]:
+        pending, hides = self._overlay.view()
+        turn = CURRENT.get()
+        if turn is not None and not turn.ended and turn.instance is self._instance:
+            if turn.clear:
+                return dict(turn.changes), True
+            pending.update(turn.changes)
+        return pending, hides
+
+
+def _reached(key: str, start: str | None, reverse: bool) -> bool:  # noqa: FBT001
+    return start is None or (key <= start if reverse else key >= start)
+
+
+def _checked(key: str) -> str:
+    if not key or len(key.encode("utf-8", "surrogatepass")) > KEY_BYTES:
+        raise StorageError(f"a key has 1 to {KEY_BYTES} bytes, not {len(key)} characters")
+    return key
