@@ -91,7 +91,7 @@ class Driver:
             await self._bursts(self._quiet, bursts, burst, rate, delivered=False)
             answer["alone_cpu_s"] = time.process_time() - cpu
             if delivered:
-                await self._bursts(self._game, warm, max(burst, len(BenchGame.topics)), None, delivered=True)
+                await self._bursts(self._game, warm, len(BenchGame.topics), None, delivered=True)
                 broadcaster = self._swarm.streams.broadcaster
                 before = broadcaster.statistics()
                 with _profiled(on=profile) as text:

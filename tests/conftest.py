@@ -1,9 +1,19 @@
 """What all tests may ask for."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="module")
+def small_heap():
+    """Makes looking for leaks cheap, for tests that do it hundreds of times: what is there already is not looked at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

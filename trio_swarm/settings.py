@@ -31,7 +31,7 @@ class Limits:
     objects_per_kind: int = 1_000  # R9: the next one is refused
     journals: int = 10_000  # LRU: journals of idle objects beyond this are dropped
     idle_journal_bytes: int = 256 * MIB  # of objects that stopped, for clients that come back
-    topics_per_journal: int = 10_000  # a client-made topic costs about 200 bytes
+    topics_per_journal: int = 10_000  # a client-made topic costs about 500 bytes
     keys_per_journal: int = 10_000  # for `latest` topics
     topics_per_subscription: int = 100  # one URL or message; more topics mean: subscribe to all
     streams_per_connection: int = 100  # one WebSocket

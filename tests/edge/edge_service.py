@@ -4,12 +4,15 @@ The clients share no code with the service: HTTP is read by h11, server-sent eve
 """
 
 import json
+import os
 import random
+import sys
 from contextlib import asynccontextmanager
 
 import attrs
 import h11
 import msgspec
+import structlog
 import trio
 import trio_websocket
 
@@ -18,7 +21,7 @@ from trio_swarm.edge.listeners import open_listeners
 from trio_swarm.edge.worker import KEY, make_connection_class, serve
 from trio_swarm.objects.durable import DurableObject, exposed
 from trio_swarm.runtime import Swarm, open_swarm
-from trio_swarm.settings import LivenessSettings, Settings
+from trio_swarm.settings import LivenessSettings, Settings, StallSettings
 
 PATIENCE_S = 10.0  # a test that waits longer than this for its service has failed
 
@@ -36,6 +39,11 @@ class Room(DurableObject):
         for _ in range(count):
             self.publish(topic, data)
         return count
+
+    @exposed
+    async def burst(self, first: int, count: int):
+        for n in range(first, first + count):
+            self.publish_raw("", b'{"n":%d,"pad":"%b"}' % (n, b"x" * 120))
 
     @exposed
     async def double(self, number: int):
@@ -137,8 +145,16 @@ class Service:
 
     @asynccontextmanager
     async def ws(self, path="/v1/ws"):
-        async with trio_websocket.open_websocket_url(f"ws://{self.host}:{self.port}{path}", disconnect_timeout=1) as ws:
-            yield Ws(ws)
+        # `open_websocket_url` leaves its socket open where the server closes first.
+        stream = await trio.open_tcp_stream(self.host, self.port)
+        async with stream, trio.open_nursery() as nursery:
+            try:
+                ws = await trio_websocket.wrap_client_stream(nursery, stream, self.host, path)
+                yield Ws(ws)
+                with trio.move_on_after(1):
+                    await ws.aclose()
+            finally:
+                nursery.cancel_scope.cancel()
 
     async def ask(self, method, path, body=b"", **headers):
         """One request on a connection of its own; gives status, headers and JSON."""
@@ -301,9 +317,13 @@ def portable(app):
 
 
 @asynccontextmanager
-async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app):
-    """A service on a port of its own; it is shut down at the end, which must leave nothing."""
+async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app, host=None):
+    """A service on a port of its own; it is shut down at the end, which must leave nothing.
+
+    `foreign` hides the host's connection from the edge; `host` are the host's settings where they differ.
+    """
     settings = settings or Settings()
+    host_settings = host or settings
     async with open_swarm(kinds, settings=settings, rng=random.Random(1)) as swarm, trio.open_nursery() as nursery:
         edge = Edge(swarm.directory, settings, pages, rng=random.Random(1))
         await nursery.start(edge.run)
@@ -323,9 +343,9 @@ async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), w
         async def run(task_status):
             await serve(
                 lifespan,
-                settings,
+                host_settings,
                 sockets=listeners,
-                connection_class=make_connection_class(settings, on_context=edge.on_context),
+                connection_class=make_connection_class(host_settings, on_context=edge.on_context),
                 shutdown_trigger=shutdown.wait,
                 task_status=task_status,
             )
@@ -340,6 +360,18 @@ async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), w
         nursery.cancel_scope.cancel()
 
 
+async def main(kind):
+    """Serve in a process of its own until standard input closes: `edge_service.py direct|asgi`. Prints the port."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    settings = Settings(stall=StallSettings(seconds=1.0))
+    async with open_service(settings, foreign=kind == "asgi") as service:
+        print(service.port, flush=True)
+        stdin = trio.lowlevel.FdStream(os.dup(0))
+        async with stdin:
+            while await stdin.receive_some():
+                pass
+
+
 async def until(condition):
     """Wait until something is so."""
     with trio.fail_after(PATIENCE_S):
@@ -347,3 +379,5 @@ async def until(condition):
             await trio.sleep(0.005)
 
 
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1])

@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config, Sockets
@@ -126,6 +127,7 @@ def main():
     parser.add_argument("--shutdown", type=float, default=5.0)
     parser.add_argument("--memory", type=int, default=1024)
     options = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     resource.setrlimit(resource.RLIMIT_AS, (options.memory << 20, options.memory << 20))
     settings = Settings(
         stall=StallSettings(seconds=options.stall),

@@ -142,12 +142,22 @@ async def test_a_snapshot_that_fails_is_told_and_the_stream_goes_on():
     """`error` with its code, then live."""
     async with open_service() as service:
         board = service.swarm.get(Board, "broken")
+        await board.put(0)
         async with service.sse("/v1/board/broken/events") as sse:
             assert (await sse.next()).event == "hello"
             error = await sse.next()
             assert ("error", "snapshot_failed") == (error.event, error.data["code"])
             await board.put(1)
             assert await sse.data(1) == [1]
+
+
+@FOREIGN
+async def test_the_first_reader_of_an_object_gets_its_snapshot_too(foreign):
+    """The object starts for this reader, and is asked before the stream begins."""
+    async with open_service(foreign=foreign) as service, service.sse("/v1/board/new/events") as sse:
+        assert [("hello", "client"), ("snapshot", "value")] == [
+            (event.event, *event.data) for event in [await sse.next(), await sse.next()]
+        ]
 
 
 @FOREIGN

@@ -375,6 +375,35 @@ async def test_added_topics_are_replayed_whole_before_they_are_live(autojump_clo
     assert [event.data for payload in sink.payloads for event in payload] == [b"old", b"new a", b"new b"]
 
 
+async def test_adding_all_topics_from_an_older_id_repeats_nothing(autojump_clock, streams, publish):
+    """The replay leaves out what the reader has had through the topics it named before."""
+    stream = open_stream(streams)
+    sink = Sink()
+    reader = await live(stream, sink, EVENTS, topics=frozenset({"a"}))
+    publish(stream, ("a", b"a1"), ("b", b"b1"), ("a", b"a2"))
+    await trio.testing.wait_all_tasks_blocked()
+    reader.add_topics(None, START)
+    publish(stream, ("a", b"a3"), ("b", b"b2"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert [event.data for payload in sink.payloads for event in payload] == [b"a1", b"a2", b"b1", b"a3", b"b2"]
+
+
+async def test_a_crowd_of_topics_is_no_gap_for_a_quiet_ones_reader(autojump_clock, clock, nursery):
+    """When marks are folded into a floor, readers of topics that never spoke are brought to the head before."""
+    streams = Streams(clock, attrs.evolve(Limits(), topics_per_journal=20))
+    await nursery.start(streams.run)
+    stream = streams.open("game/1", journal=JournalSettings(events=5), latest=lambda _: False)
+    sink = Sink()
+    await live(stream, sink, EVENTS, topics=frozenset({"quiet"}))
+    for number in range(200):
+        stream.publish([(clock.next(), Draft(b"1", f"topic {number}"))])
+    assert stream.journal.lost(0, frozenset({"quiet"})), "the floor has risen above where the reader began"
+    stream.publish([(clock.next(), Draft(b"2", "quiet"))])
+    await trio.testing.wait_all_tasks_blocked()
+    [[event]] = sink.payloads
+    assert event.data == b"2"
+
+
 async def test_a_released_stream_answers_clients_that_come_back(autojump_clock, streams, publish):
     """The journal of an object that stopped is kept until its retention age, and found again by the next incarnation."""
     stream = open_stream(streams, age_s=100.0)

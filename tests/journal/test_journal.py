@@ -190,15 +190,25 @@ def test_forgetting_what_was_replaced_is_no_loss():
     assert not journal.lost(3, only("price"))
 
 
-def test_a_range_is_cut_at_fixed_places():
+@pytest.mark.parametrize("topics", [ALL, only("a", "b")])
+def test_a_range_is_cut_at_fixed_places(topics):
     """Readers that begin at different events are at the same position after their first range."""
     journal = make()
-    for _ in range(100):
-        put(journal, data=b"x" * 36)
-    ends = {journal.read(position, ALL, 1000).end for position in range(9)}
-    assert {9} == ends
-    assert len(journal.read(9, ALL, 1000).events) == 10
-    assert journal.read(95, ALL, 20_000).end == 100
+    for i in range(100):
+        put(journal, "ab"[i % 2], b"x" * 36)  # which counts as 100 bytes
+    ends = {journal.read(position, topics, 1000).end for position in range(9)}
+    assert ends == {9}
+    assert len(journal.read(9, topics, 1000).events) == 10
+    assert journal.read(95, topics, 20_000).end == 100
+    assert journal.read(95, topics, 10_000).end == 99  # the hundredth event's last byte is the first of the next range
+
+
+def test_ranges_of_several_topics_leave_nothing_out():
+    """A small event of one topic does not slip past a larger one of another that no longer fits."""
+    journal = make()
+    for topic, size in (("a", 100), ("a", 100), ("b", 0)):
+        put(journal, topic, b"x" * size)
+    assert [journal.read(position, only("a", "b"), 250).end for position in (0, 1)] == [1, 3]
 
 
 def test_a_large_event_goes_alone():

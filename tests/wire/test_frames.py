@@ -66,9 +66,9 @@ def test_close(code, reason):
 
 
 def test_close_cuts_between_characters():
-    """A reason of three-byte characters is cut after the forty-first and not inside the next."""
-    client, _ = receive(close_frame(4002, "€" * 100), piece=1)
-    assert client.close_rcvd == Close(4002, "€" * 41)
+    """A reason of three-byte characters is cut before the one that would not fit whole."""
+    client, _ = receive(close_frame(4002, "a" + "€" * 100), piece=1)
+    assert client.close_rcvd == Close(4002, "a" + "€" * 40)
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 5000, -1])

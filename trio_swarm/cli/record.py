@@ -1,13 +1,13 @@
 """`trio-swarm record URL FILE`: a session with a feed, written down."""
 
-import signal
-from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import click
 import trio
 
 from trio_swarm.cli import Mistake
+from trio_swarm.cli.interruptible import until_signal
 from trio_swarm.errors import FeedUnavailable, InvalidCapture, SettingsError
 from trio_swarm.upstream.record import Recorder
 from trio_swarm.upstream.websocket import parse_url
@@ -23,7 +23,7 @@ def record(url: str, file: str, send: tuple[str, ...], seconds: float | None) ->
     recorder = Recorder(url, file, name=Path(file).stem, send=send)
     try:
         parse_url(url)
-        trio.run(_record, recorder, seconds)
+        trio.run(until_signal, partial(recorder.run, seconds))
     except (InvalidCapture, SettingsError) as error:
         raise Mistake(error) from error
     except FeedUnavailable as error:
@@ -35,22 +35,3 @@ def record(url: str, file: str, send: tuple[str, ...], seconds: float | None) ->
         click.echo(f"left out: {recorder.binary} binary frames, which a capture cannot hold", err=True)
     if recorder.ended is not None:
         click.echo(f"it ended by itself: {recorder.ended}", err=True)
-
-
-async def _record(recorder: Recorder, seconds: float | None) -> None:
-    failure: Exception | None = None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on, signals, nursery.cancel_scope)
-            try:
-                await recorder.run(seconds)
-            except (FeedUnavailable, InvalidCapture) as error:
-                failure = error  # raised below: the nursery would wrap it
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-
-
-async def _cancel_on(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()

@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from trio_swarm.cli import Mistake
+from trio_swarm.cli.interruptible import until_signal
 from trio_swarm.errors import InvalidCapture
 from trio_swarm.upstream.capture import Capture
 from trio_swarm.upstream.replay import Replay
@@ -43,9 +44,7 @@ def replay(file: str, bind: tuple[str, int], speed: float, *, loop: bool, once: 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for what was asked
     player = Replay(capture, speed=speed, loop=loop, once=once)
     try:
-        trio.run(partial(player.serve, *bind, task_status=_Announcement(capture)))
-    except KeyboardInterrupt:
-        return
+        trio.run(until_signal, partial(player.serve, *bind, task_status=_Announcement(capture)))
     except OSError as error:
         raise click.ClickException(f"cannot listen on {bind[0]}:{bind[1]}: {error.strerror or error}") from error
 

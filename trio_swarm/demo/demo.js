@@ -92,6 +92,16 @@ function addRow(frame) {
   return row;
 }
 
+function pile(colour, count) {
+  const cards = [];
+  for (let i = 0; i < (count > 3 ? 1 : count); i += 1) {
+    const card = document.createElement("i");
+    card.className = `card ${colour}`;
+    cards.push(card);
+  }
+  return count > 3 ? [...cards, `×${count}`] : cards;
+}
+
 function drawSide(side, index, frame, lively) {
   const score = String(frame.score[index]);
   if (lively && frame.score[index] > Number(side.score.textContent)) {
@@ -103,13 +113,7 @@ function drawSide(side, index, frame, lively) {
   const [yellow, red] = [frame.yellow[index], frame.red[index]];
   if (side.shown === `${yellow} ${red}`) return;
   side.shown = `${yellow} ${red}`;
-  const cards = [];
-  for (let i = 0; i < yellow + red; i += 1) {
-    const card = document.createElement("i");
-    card.className = i < red ? "card red" : "card";
-    cards.push(card);
-  }
-  side.cards.replaceChildren(...cards);
+  side.cards.replaceChildren(...pile("red", red), ...pile("yellow", yellow));
   side.cards.ariaLabel = [red && `${red} red`, yellow && `${yellow} yellow`].filter(Boolean).join(", ");
 }
 
@@ -117,7 +121,7 @@ function drawOdds(row, odds, lively) {
   row.prices.toggleAttribute("data-suspended", odds === null);
   for (const [outcome, price] of Object.entries(row.odds)) {
     const value = odds?.[outcome] ?? null;
-    text(price.value, value === null ? "–" : value.toFixed(value < 20 ? 2 : 0));
+    text(price.value, value === null ? "–" : value.toFixed(value < 10 ? 2 : value < 20 ? 1 : 0));
     if (value === null) {
       delete price.at.dataset.move;
     } else if (price.last !== null && value !== price.last) {

@@ -26,7 +26,7 @@ BREAK = 5 * 60  # fifteen minutes with nothing to see would be a long time for a
 SUBSTEP = 15.0  # at most one thing happens to a team within it, so a long step is cut into these
 
 GOALS = (1.50, 1.20)  # home and away, a match: 2.7 together, as leagues have it
-YELLOWS = 1.6  # a team and match
+YELLOWS = 1.4  # a team and match
 REDS = 0.07
 SHORT_HANDED, AGAINST_TEN = 0.70, 1.20  # what a red card does to the goals of its team and of the other
 

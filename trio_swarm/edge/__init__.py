@@ -1,0 +1,1 @@
+"""The edge: bytes leave. Routes, streams, and a Hypercorn connection that bad peers cannot hold."""

@@ -93,7 +93,8 @@ def trouble(error: BaseException) -> Trouble:
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
         given = tuple((k.encode(), v.encode()) for k, v in (error.headers or {}).items())
-        return Trouble(error.status_code, phrase.lower().replace(" ", "_"), error.detail or phrase, given)
+        code = phrase.lower().replace(" ", "_").replace("'", "")
+        return Trouble(error.status_code, code, error.detail or phrase, given)
     kind = next((cls for cls in type(error).__mro__ if cls in _STATUS), None)
     if kind is None or not isinstance(error, SwarmError):
         _log.error("unexpected_error", exc_info=error)

@@ -40,7 +40,7 @@ _HANDLERS: dict[Action, Handler] = {
     "readyz": requests.readyz,
 }
 POLITE_SHARE = 0.4  # of `shutdown_s`: then whoever is still there is ended by force, before the host does it
-DISMISS_S = 1.0  # for one client that is sent away to answer
+DISMISS_S = 3.0  # for one client that is sent away; the connection gives its closing 2 s, and needs no force
 
 _log = structlog.get_logger("trio_swarm.edge")
 

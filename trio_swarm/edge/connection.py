@@ -15,6 +15,7 @@ the application.
 
 import contextlib
 import copy
+import os
 import socket
 import struct
 import weakref
@@ -101,12 +102,21 @@ def tighten(config: Config, settings: Settings) -> Config:
     return config
 
 
+def _send_now(sock: trio.socket.SocketType) -> Callable[[bytes | memoryview], int]:
+    """Find a `send` that does not wait: of the socket below Trio's if it is where it used to be, else by number."""
+    below = getattr(sock, "_sock", None)
+    if isinstance(below, socket.socket):
+        return below.send
+    return lambda data: os.write(sock.fileno(), data)
+
+
 class Connection(tcp_server.TCPServer):
     """One accepted socket; see the module. `make_connection_class` gives it its numbers."""
 
     __slots__ = (
         "_closing", "_discard", "_http", "_nursery", "_over", "_quiet", "_socket", "_streaming", "_tls", "app",
-        "client", "config", "context", "ended", "gate", "host", "inbox", "last_byte_at", "state", "stream",
+        "client", "config", "context", "ended", "gate", "host", "inbox", "last_byte_at", "send_now", "state",
+        "stream",
     )  # fmt: skip
 
     settings: ClassVar[Settings]
@@ -134,6 +144,7 @@ class Connection(tcp_server.TCPServer):
         self._nursery: trio.Nursery | None = None
         self._tls = isinstance(stream, trio.SSLStream)
         self._socket: trio.socket.SocketType = (stream.transport_stream if self._tls else stream).socket
+        self.send_now = _send_now(self._socket)
         self._quiet = False  # between two requests, and no byte of the next one has come
         self._streaming = False  # a response without an end: no byte may follow its request
         self._over = False  # the application has said all it has to say
@@ -360,7 +371,7 @@ class Connection(tcp_server.TCPServer):
             await trio.lowlevel.checkpoint()  # lets the cancellation in, where the caller expects it
 
     async def _say_goodbye(self) -> None:
-        """Close our half and read on until the peer closes its own: closing over unread bytes resets our answer away."""
+        """Close our half and read on until the peer closes its own: a close over unread bytes would drop our answer."""
         if self._closing or self.ended:
             return
         self._closing = True

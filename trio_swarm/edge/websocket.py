@@ -28,7 +28,7 @@ from trio_swarm.wire.frames import ping_frame, text_frame
 
 BAD_MESSAGES = 9  # in a minute are answered; the tenth ends the connection: a client in a loop
 BAD_MESSAGES_S = 60.0
-MOST_WAITING = 64  # requests behind the one under way; a client that sends more does not wait for answers
+MOST_WAITING = 1_000  # requests behind the one under way, and `body_bytes` of them: more is a flood
 CLOSING_S = 1.0  # for the other end's half of the closing handshake
 
 _PING = ping_frame()

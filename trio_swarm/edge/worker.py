@@ -195,7 +195,7 @@ def make_config(settings: Settings, *, certfile: str | None = None, keyfile: str
     return tighten(config, settings)
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128 - Hypercorn reports that it has started
     app: Any,
     settings: Settings,
     *,

@@ -224,10 +224,9 @@ class Journal:
             if not topics.empty:
                 while len(topics.empty) < topics.bulk and self._tail < self.head:
                     self._forget()
-            names, floor = topics.fold_candidates()
-            if floor > topics.floor and self.on_fold is not None:
+            if self.on_fold is not None:
                 self.on_fold()
-            topics.fold(names)
+            topics.fold()
         topic = Topic(self._latest(name), topics.floor, topics.floor_id)
         topics[name] = topic
         return topic

@@ -6,7 +6,7 @@ bound, so beyond the limit such topics are dropped and their marks fold into one
 may have lost anything up to it.
 """
 
-from collections.abc import Iterable
+from itertools import islice
 
 import attrs
 
@@ -63,20 +63,9 @@ class Topics(dict[str, Topic]):
         self.floor = 0
         self.floor_id = START
 
-    def fold_candidates(self) -> tuple[list[str], int]:
-        """The topics to drop next, and the floor after that."""
-        names = []
-        floor = self.floor
-        for name, topic in self.empty.items():
-            names.append(name)
-            floor = max(floor, topic.mark)
-            if len(names) == self.bulk:
-                break
-        return names, floor
-
-    def fold(self, names: Iterable[str]) -> None:
-        """Drop these topics; their marks stay in the floor."""
-        for name in names:
+    def fold(self) -> None:
+        """Drop the longest empty topics. Each had an event above the floor, so the floor rises."""
+        for name in list(islice(self.empty, self.bulk)):
             topic = self.pop(name)
             del self.empty[name]
             if topic.mark > self.floor:

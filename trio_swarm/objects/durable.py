@@ -122,7 +122,7 @@ class DurableObject:
         """The first turn of every life: read the storage, set the timers, open the feeds. Raising is a crash."""
 
     async def stop(self) -> None:
-        """The last turn of every life that started, when timers, feeds and tasks have ended. It has 2 s (`objects.stop_s`).
+        """The last turn of every life that started, when timers, feeds and tasks have ended. It has 2 s.
 
         At an orderly end (idle, or the runtime's) it may store and publish. After a crash or a restart it only lets go
         of what it holds: what it stores and publishes then is dropped, for the attributes may be in any state.
@@ -187,7 +187,7 @@ class DurableObject:
         return self._life.begin_timer("every", seconds, fn, tick_every)
 
     def after(self, seconds: float, fn: Fn) -> TaskHandle:
-        """Run an async function as a turn once, so many seconds from now, while the object lives. Raising is a crash."""
+        """Run an async function as a turn once, so many seconds from now. Raising is a crash."""
         return self._life.begin_timer("after", seconds, fn, tick_once)
 
     def feed(self, feed: Feed, *, pinned: bool = False) -> TaskHandle:

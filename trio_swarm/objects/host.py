@@ -77,11 +77,14 @@ class Host:
         self.demand_asked = False
         self.demand_told = _NO_DEMAND
         self.last_error: str | None = None
+        self.again_in_s = 0.0  # the wait that followed it
         self.breaker = Breaker(objects.crashes, objects.crash_window_s, objects.backoff_max_s)
         self._backoff = Backoff(objects.backoff_initial_s, objects.backoff_max_s, directory.rng)
         if kind.lag_policy is not None:
             self.stream.lag_policy = kind.lag_policy
         self.stream.on_demand = self._demand_changed
+        if kind.has_snapshot:
+            self.stream.ask_snapshot = self._ask_snapshot
 
     async def run(self) -> None:
         """All its lives, in a task of the directory's nursery."""
@@ -195,6 +198,7 @@ class Host:
             exc_info=None if isinstance(failure.error, Restart) else failure.error,
         )
         self.life = None
+        self.again_in_s = failure.delay_s
         if self.state == "failed":
             self.mailbox.clear(self.failure)
             self.snapshot_asked = self.demand_asked = False

@@ -76,10 +76,8 @@ async def tick_every(seconds: float, fn: Callable[[], Awaitable[Any]], name: str
     while True:
         await trio.sleep_until(due)
         await take_turn(Tick(fn, name))
-        due += seconds
         late = trio.current_time() - due
-        if late > 0:
-            due += math.ceil(late / seconds) * seconds
+        due += (math.floor(late / seconds) + 1) * seconds
 
 
 async def tick_once(seconds: float, fn: Callable[[], Awaitable[Any]], name: str, take_turn: TurnTaker) -> None:

@@ -10,12 +10,15 @@ from typing import Final
 
 import attrs
 import trio
+from cachetools import LRUCache
 
 from trio_swarm.errors import StorageError
 from trio_swarm.settings import Limits
 from trio_swarm.storage import Commit, Done, Owner
 
 ENTRY_BYTES: Final = 150  # what a pair costs beside its key and value: two objects, a dict slot, a place in the order
+
+REFUSED: Final = 10_000  # incarnations remembered as broken; each restarts at once, so few are needed
 
 
 @attrs.frozen
@@ -33,7 +36,6 @@ class _Owned:
 
     values: dict[str, bytes] = attrs.Factory(dict)
     order: list[str] = attrs.Factory(list)
-    refused: int = 0  # the newest incarnation that had a commit refused
 
     def growth(self, commit: Commit) -> int:
         """How many bytes more a commit would make of it."""
@@ -65,6 +67,7 @@ class MemoryStorage:
     def __init__(self, limit_bytes: int = Limits().memory_store_bytes) -> None:
         self._limit = limit_bytes
         self._owned: dict[Owner, _Owned] = {}
+        self._refused: LRUCache[Owner, int] = LRUCache(REFUSED)  # the newest incarnation that had a commit refused
         self._bytes = 0
         self._clock_mark = 0
 
@@ -122,17 +125,19 @@ class MemoryStorage:
         return MemoryStatistics(len(self._owned), sum(len(owned.order) for owned in self._owned.values()), self._bytes)
 
     def _apply(self, commit: Commit) -> StorageError | None:
-        owned = self._owned.setdefault(commit.owner, _Owned())
-        if commit.incarnation <= owned.refused:
+        if commit.incarnation <= self._refused.get(commit.owner, 0):
             return StorageError("an earlier commit of this incarnation was refused")
+        owned = self._owned.get(commit.owner) or _Owned()
         grown = owned.growth(commit)
         if grown > 0 and self._bytes + grown > self._limit:
-            owned.refused = commit.incarnation
+            self._refused[commit.owner] = commit.incarnation
             return StorageError(f"the memory store holds {self._bytes} bytes and may hold {self._limit}")
         owned.apply(commit)
         self._bytes += grown
-        if not owned.order:
-            del self._owned[commit.owner]
+        if owned.order:
+            self._owned[commit.owner] = owned
+        else:
+            self._owned.pop(commit.owner, None)
         return None
 
 

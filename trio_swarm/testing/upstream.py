@@ -274,12 +274,12 @@ class ScriptedUpstream:
                 case Refuse():
                     pass
                 case Hang():
-                    await trio.sleep_forever()
+                    await _until_gone(stream)
                 case HangUp() | Answer():
                     await stream.receive_some()
                     if isinstance(behaviour, Answer):
                         await stream.send_all(behaviour.data)
-                        await trio.sleep_forever()
+                        await _until_gone(stream)
                 case Reject(status):
                     await serve_stream(stream, _nothing, refuse=status)
                 case _:
@@ -303,7 +303,7 @@ class ScriptedUpstream:
             case Silence(seconds):
                 await self._talk(connection, served, seconds)
                 stream.mute()
-                await trio.sleep_forever()
+                await served.drain()
             case Corrupt(data):
                 await served.receive()
                 await stream.send_all(data)
@@ -337,6 +337,11 @@ class ScriptedUpstream:
 
 async def _nothing(_served: ServedConnection) -> None:
     await trio.lowlevel.checkpoint()
+
+
+async def _until_gone(stream: trio.abc.Stream) -> None:
+    while await stream.receive_some():
+        pass
 
 
 async def _until_broken(send: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:

@@ -1,0 +1,1 @@
+"""What goes over the wire: server-sent events, WebSocket frames, JSON messages, names. Pure."""

@@ -1,0 +1,125 @@
+"""An operator's mistake: one sentence on stderr, exit code 2, no traceback."""
+
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_swarm.cli.serve import load_objects, parse_feed
+from trio_swarm.errors import SettingsError
+
+
+def check(result, *words):
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "--bind", "0.0.0.0:0"], ["0.0.0.0:0", "--open"]),
+        (["serve", "--bind", "example.org:80"], ["--open"]),
+        (["serve", "--bind", "8000"], ["HOST:PORT"]),
+        (["serve", "--bind", "127.0.0.1:99999"], ["HOST:PORT"]),
+        (["serve", "--config", "no/such.toml"], ["no/such.toml", "No such file"]),
+        (["serve", "--feed", "x"], ["NAME=PROTOCOL:URL"]),
+        (["serve", "--feed", "x=coinbase:"], ["NAME=PROTOCOL:URL"]),
+        (["serve", "--feed", "x=ouija:ws://h"], ["ouija", "coinbase, jsonfeed, kraken"]),
+        (["serve", "--feed", "x=coinbase:http://h"], ["http://h"]),
+        (["serve", "--feed", "x=jsonfeed:ws://h#a"], ["topics"]),
+        (["serve", "--feed", "x=kraken:ws://h", "--feed", "x=kraken:ws://h"], ["two feeds", "'x'"]),
+        (["serve", "--objects", "no_such_module"], ["no_such_module"]),
+        (["serve", "--objects", "json"], ["no subclass of DurableObject"]),
+        (["serve", "--bind", "127.0.0.1:0", "--store", "sqlite:x"], ["sqlite:x", "memory:"]),
+        (["demo", "--bind", "[::]:0"], ["[::]:0", "--open"]),
+    ],
+)
+def test_a_mistake_is_one_sentence(invoke, arguments, words):
+    """The sentence names what was given and what would do."""
+    check(invoke(*arguments), *words)
+
+
+def test_an_unknown_setting(invoke, tmp_path):
+    """A misspelt key in the file is named, with those that exist."""
+    (tmp_path / "s.toml").write_text("[limits]\nconections = 5\n")
+    check(invoke("serve", "--config", str(tmp_path / "s.toml")), "limits.conections", "connections")
+
+
+def test_an_unknown_variable(invoke, monkeypatch):
+    """So is a misspelt variable."""
+    monkeypatch.setenv("TRIO_SWARM_LIMITS__CONECTIONS", "5")
+    check(invoke("serve"), "TRIO_SWARM_LIMITS__CONECTIONS")
+
+
+def test_a_port_that_is_taken(invoke):
+    """A port in use is the operator's to solve, and is said like everything else."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        for command in ("serve", "demo"):
+            check(invoke(command, "--bind", bind), bind, "Address already in use")
+
+
+@given(
+    st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True),
+    st.sampled_from(["coinbase", "kraken", "jsonfeed"]),
+    st.lists(st.from_regex(r"[A-Z]{1,4}[-/:=][A-Z]{1,4}", fullmatch=True), max_size=4),
+)
+def test_a_feed_is_read_as_it_is_written(name, protocol, topics):
+    """NAME=PROTOCOL:URL#TOPICS means what it says, with `:`, `=` and `/` in a topic."""
+    feed = parse_feed(f"{name}={protocol}:wss://user@host:1/path?q=a:b" + ("#" + ",".join(topics) if topics else ""))
+    assert (name, protocol, "wss://user@host:1/path?q=a:b", tuple(topics)) == (
+        feed.name,
+        feed.protocol,
+        feed.url,
+        feed.topics,
+    )
+
+
+def test_a_topic_with_a_comma():
+    """What separates topics is percent-encoded inside one."""
+    assert parse_feed("x=kraken:ws://h#a%2Cb,c%23").topics == ("a,b", "c#")
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module of this name where Python finds it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return write
+
+
+def test_the_classes_of_a_module(module):
+    """`--objects` serves what the module defines, and not what it imports."""
+    name = module(
+        "cli_objects_one",
+        "from trio_swarm.objects.durable import DurableObject\n"
+        "from trio_swarm.live.channel import Channel\n"
+        "class Game(DurableObject): pass\n"
+        "class Room(Channel): pass\n",
+    )
+    assert [cls.__name__ for cls in load_objects(name)] == ["Game", "Room"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 / 0\n", ["ZeroDivisionError", "cli_objects_", ".py:1"]),
+        ("import no_such_thing\n", ["imports no_such_thing"]),
+        ("def broken(:\n", ["SyntaxError"]),
+    ],
+)
+def test_a_module_that_does_not_import(module, text, words):
+    """What is wrong with it, and where."""
+    name = module(f"cli_objects_{abs(hash(text))}", text)
+    with pytest.raises(SettingsError) as raised:
+        load_objects(name)
+    for word in words:
+        assert word in str(raised.value)

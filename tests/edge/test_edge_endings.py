@@ -1,0 +1,167 @@
+"""How clients end: stalled, silent, lagged, and at the shutdown; `docs/protocol.md`, "How a stream ends"."""
+
+import socket
+from contextlib import AsyncExitStack
+
+import attrs
+import pytest
+import trio
+from edge_service import PATIENCE_S, open_service, quick, until
+from test_edge_websocket import closing_code, masked, raw_websocket
+
+from trio_swarm.settings import JournalSettings, LivenessSettings, Settings, StallSettings
+
+FOREIGN = pytest.mark.parametrize("foreign", [False, True], ids=["direct", "asgi"])
+STALL = attrs.evolve(Settings(), stall=StallSettings(seconds=0.3))
+
+
+async def deaf(service, request):
+    """A client that sends a request and has room for next to nothing of the answer."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    await sock.connect((service.host, service.port))
+    stream = trio.SocketStream(sock)
+    await stream.send_all(request)
+    return stream
+
+
+async def deaf_websocket(service, kind):
+    stream = await deaf(service, UPGRADE)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await stream.receive_some(1)
+    await stream.send_all(masked(1, b'{"type":"subscribe","data":{"stream":"%b/a"}}' % kind.encode()))
+    return stream
+
+
+EVENTS = b"GET /v1/%b/a/events HTTP/1.1\r\nhost: x\r\n\r\n"
+UPGRADE = (
+    b"GET /v1/ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@FOREIGN
+async def test_a_stalled_client_is_cut_off_and_the_others_are_not(foreign):
+    """After `stall.seconds` without progress; it is gone from everywhere, and counted."""
+    async with open_service(STALL, foreign=foreign, host=Settings()) as service:
+        async with service.sse("/v1/room/a/events") as sse, await deaf(service, EVENTS % b"room") as stream:
+            await sse.next()
+            await until(lambda: service.edge.statistics().sse == 2)
+            sent = 0
+            while service.edge.statistics().sse == 2:
+                await service.room().say("", [sent, "x" * 90_000])
+                [[n, _]] = await sse.data(1)
+                assert n == sent
+                sent += 1
+                await trio.sleep(0.002)
+            assert {"stalled": 1} == service.edge.statistics().ended
+            assert service.swarm.streams.get("room/a").subscribers == 1
+            with trio.fail_after(PATIENCE_S), pytest.raises(trio.BrokenResourceError):
+                while True:
+                    assert await stream.receive_some()
+            await service.room().say("", "still here")
+            assert await sse.data(1) == ["still here"]
+
+
+@FOREIGN
+async def test_a_stalled_websocket_is_cut_off(foreign):
+    """No close can reach it: it is aborted."""
+    async with open_service(STALL, foreign=foreign, host=Settings()) as service:
+        async with await deaf_websocket(service, "room"):
+            await until(lambda: (s := service.swarm.streams.get("room/a")) is not None and s.subscribers)
+            while len(service.edge.clients):
+                await service.room().say("", "x" * 90_000)
+                await trio.sleep(0.002)
+            assert {"stalled": 1} == service.edge.statistics().ended
+
+
+@FOREIGN
+async def test_a_silent_websocket_is_closed_with_4001(foreign):
+    """It is pinged; 30 s (here 0.3) without a byte is dead, an answer is life."""
+    async with open_service(quick(ping_s=0.05, dead_s=0.3), foreign=foreign) as service:
+        async with service.ws() as alive, await raw_websocket(service) as silent:
+            assert await closing_code(silent) == 4001
+            if foreign:
+                ping = await alive.next()
+                assert ping == {"type": "ping"}
+        await until(lambda: len(service.edge.clients) == 0)
+
+
+async def test_pings_are_frames_and_pongs_are_life():
+    """A client that answers pings, as every WebSocket client does, stays."""
+    async with open_service(quick(ping_s=0.02, dead_s=0.1)) as service, service.ws() as ws:
+        await trio.sleep(0.4)
+        assert await ws.ask(type="ping") == {"type": "pong"}
+        assert service.edge.statistics().ended == {}
+
+
+@FOREIGN
+async def test_the_shutdown_tells_everyone_when_to_come_back(foreign):
+    """SSE: `retry` and an orderly end. WebSocket: 1001 and `retry_ms`. Spread over 1 to 10 s."""
+    async with open_service(foreign=foreign) as service:
+        async with service.sse("/v1/room/a/events") as one, service.sse("/v1/room/a/events") as two:
+            async with service.ws() as ws:
+                await one.next()
+                await two.next()
+                await ws.subscribe("room/a")
+                service.shutdown.set()
+                assert [None, None] == [await one.next(), await two.next()]
+                assert one.retry != two.retry
+                code, reason, came = await ws.closed()
+                assert (1001, []) == (code, came)
+                words, _, retry = reason.partition("; retry_ms=")
+                assert words == "shutting down"
+                assert all(1_000 <= ms <= 10_000 for ms in (one.retry, two.retry, int(retry)))
+        with trio.fail_after(PATIENCE_S):
+            await service.over.wait()
+
+
+@FOREIGN
+async def test_a_shutdown_among_clients_that_do_not_read_is_over_in_time(foreign):
+    """Whoever does not take its goodbye is ended by force, within `shutdown_s`."""
+    settings = attrs.evolve(Settings(), liveness=LivenessSettings(shutdown_s=1.0))
+    async with AsyncExitStack() as clients, open_service(settings, foreign=foreign) as service:
+        for _ in range(10):
+            await clients.enter_async_context(await deaf(service, EVENTS % b"room"))
+            await clients.enter_async_context(await deaf_websocket(service, "room"))
+        await until(lambda: (s := service.swarm.streams.get("room/a")) is not None and s.subscribers == 20)
+        while service.edge.statistics().blocked < 20:
+            await service.room().say("", "x" * 90_000)
+            await trio.sleep(0.001)
+        began = trio.current_time()
+        service.shutdown.set()
+        with trio.fail_after(PATIENCE_S):
+            await service.over.wait()
+        assert trio.current_time() - began < 5.0
+
+
+@FOREIGN
+async def test_who_falls_behind_a_strict_class_is_sent_away_with_4002(foreign):
+    """It is there and reads again: it is told to come back."""
+    async with open_service(attrs.evolve(Settings(), journal=JournalSettings(events=5)), foreign=foreign) as service:
+        async with await deaf_websocket(service, "strict") as stream, await deaf(service, EVENTS % b"strict") as sse:
+            await until(lambda: (s := service.swarm.streams.get("strict/a")) is not None and s.subscribers == 2)
+            while service.edge.statistics().blocked < 2:
+                await service.publish("x" * 90_000, kind="strict")
+                await trio.sleep(0.001)
+            for _ in range(10):
+                await service.publish("x" * 90_000, kind="strict")
+            assert await closing_code(stream) == 4002
+            with trio.fail_after(PATIENCE_S):
+                tail = b""
+                while part := await sse.receive_some():
+                    tail = (tail + part)[-100:]
+                assert tail.endswith(b"\r\n0\r\n\r\n")
+        await until(lambda: len(service.edge.clients) == 0)
+
+
+async def test_the_end_of_the_runtime_ends_every_client():
+    """Cancelling `Edge.run` aborts whoever is left, without a drain."""
+    async with open_service() as service, service.sse("/v1/room/a/events") as sse:
+        await sse.next()
+        for client in service.edge.clients:
+            service.edge.clients.abort(client, "test")
+        await until(lambda: len(service.edge.clients) == 0)
+        service.edge.clients.abort(client, "test")  # idempotent
+        client.leave()
