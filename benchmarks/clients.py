@@ -233,6 +233,8 @@ class Clients:
             self.last_ns = now
             latencies = self.latencies
             for stamp, count in reading.stamps:
+                if not stamp:
+                    continue
                 tick = (now - stamp) // _TICK_NS
                 latencies[tick] = latencies.get(tick, 0) + count
         if reading.others or reading.pings:

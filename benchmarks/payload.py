@@ -21,7 +21,7 @@ def topic_names(count: int) -> list[str]:
 
 
 def readers(clients: int, topics: int, at: int, burst: int) -> int:
-    """How many clients read one of the events `at` to `at + burst`; event i, like client i, has topic i modulo topics."""
+    """Return how many clients read any of `burst` events from `at` on; event i and client i have topic i mod topics."""
     if burst >= topics:
         return clients
     each, more = divmod(clients, topics)

@@ -144,7 +144,6 @@ class Settings:
     feed: tuple[FeedSettings, ...] = ()
 
 
-
 def load(path: str | os.PathLike[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from a TOML file (if any), then from variables such as `TRIO_SWARM_LIMITS__CONNECTIONS`.
 

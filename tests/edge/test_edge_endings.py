@@ -44,36 +44,38 @@ UPGRADE = (
 @FOREIGN
 async def test_a_stalled_client_is_cut_off_and_the_others_are_not(foreign):
     """After `stall.seconds` without progress; it is gone from everywhere, and counted."""
-    async with open_service(STALL, foreign=foreign, host=Settings()) as service:
-        async with service.sse("/v1/room/a/events") as sse, await deaf(service, EVENTS % b"room") as stream:
-            await sse.next()
-            await until(lambda: service.edge.statistics().sse == 2)
-            sent = 0
-            while service.edge.statistics().sse == 2:
-                await service.room().say("", [sent, "x" * 90_000])
-                [[n, _]] = await sse.data(1)
-                assert n == sent
-                sent += 1
-                await trio.sleep(0.002)
-            assert {"stalled": 1} == service.edge.statistics().ended
-            assert service.swarm.streams.get("room/a").subscribers == 1
-            with trio.fail_after(PATIENCE_S), pytest.raises(trio.BrokenResourceError):
-                while True:
-                    assert await stream.receive_some()
-            await service.room().say("", "still here")
-            assert await sse.data(1) == ["still here"]
+    async with (
+        open_service(STALL, foreign=foreign, host=Settings()) as service,
+        service.sse("/v1/room/a/events") as sse,
+        await deaf(service, EVENTS % b"room") as stream,
+    ):
+        await sse.next()
+        await until(lambda: service.edge.statistics().sse == 2)
+        sent = 0
+        while service.edge.statistics().sse == 2:
+            await service.room().say("", [sent, "x" * 90_000])
+            [[n, _]] = await sse.data(1)
+            assert n == sent
+            sent += 1
+            await trio.sleep(0.002)
+        assert {"stalled": 1} == service.edge.statistics().ended
+        assert service.swarm.streams.get("room/a").subscribers == 1
+        with trio.fail_after(PATIENCE_S), pytest.raises(trio.BrokenResourceError):
+            while True:
+                assert await stream.receive_some()
+        await service.room().say("", "still here")
+        assert await sse.data(1) == ["still here"]
 
 
 @FOREIGN
 async def test_a_stalled_websocket_is_cut_off(foreign):
     """No close can reach it: it is aborted."""
-    async with open_service(STALL, foreign=foreign, host=Settings()) as service:
-        async with await deaf_websocket(service, "room"):
-            await until(lambda: (s := service.swarm.streams.get("room/a")) is not None and s.subscribers)
-            while len(service.edge.clients):
-                await service.room().say("", "x" * 90_000)
-                await trio.sleep(0.002)
-            assert {"stalled": 1} == service.edge.statistics().ended
+    async with open_service(STALL, foreign=foreign, host=Settings()) as service, await deaf_websocket(service, "room"):
+        await until(lambda: (s := service.swarm.streams.get("room/a")) is not None and s.subscribers)
+        while len(service.edge.clients):
+            await service.room().say("", "x" * 90_000)
+            await trio.sleep(0.002)
+        assert {"stalled": 1} == service.edge.statistics().ended
 
 
 @FOREIGN
@@ -100,19 +102,22 @@ async def test_pings_are_frames_and_pongs_are_life():
 async def test_the_shutdown_tells_everyone_when_to_come_back(foreign):
     """SSE: `retry` and an orderly end. WebSocket: 1001 and `retry_ms`. Spread over 1 to 10 s."""
     async with open_service(foreign=foreign) as service:
-        async with service.sse("/v1/room/a/events") as one, service.sse("/v1/room/a/events") as two:
-            async with service.ws() as ws:
-                await one.next()
-                await two.next()
-                await ws.subscribe("room/a")
-                service.shutdown.set()
-                assert [None, None] == [await one.next(), await two.next()]
-                assert one.retry != two.retry
-                code, reason, came = await ws.closed()
-                assert (1001, []) == (code, came)
-                words, _, retry = reason.partition("; retry_ms=")
-                assert words == "shutting down"
-                assert all(1_000 <= ms <= 10_000 for ms in (one.retry, two.retry, int(retry)))
+        async with (
+            service.sse("/v1/room/a/events") as one,
+            service.sse("/v1/room/a/events") as two,
+            service.ws() as ws,
+        ):
+            await one.next()
+            await two.next()
+            await ws.subscribe("room/a")
+            service.shutdown.set()
+            assert [None, None] == [await one.next(), await two.next()]
+            assert one.retry != two.retry
+            code, reason, came = await ws.closed()
+            assert (1001, []) == (code, came)
+            words, _, retry = reason.partition("; retry_ms=")
+            assert words == "shutting down"
+            assert all(1_000 <= ms <= 10_000 for ms in (one.retry, two.retry, int(retry)))
         with trio.fail_after(PATIENCE_S):
             await service.over.wait()
 

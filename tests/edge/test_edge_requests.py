@@ -73,9 +73,7 @@ async def test_a_repeated_publish_is_answered_with_the_first_id(how):
             if how == "body":
                 return await service.ask("POST", "/v1/room/a/publish", body({"data": 1, "messageId": name}), **JSON)
             if how == "header":
-                return await service.ask(
-                    "POST", "/v1/room/a/publish", body({"data": 1}), **JSON, idempotency_key=name
-                )
+                return await service.ask("POST", "/v1/room/a/publish", body({"data": 1}), **JSON, idempotency_key=name)
             lines = b'{"data":1,"messageId":"same"}\n' + body({"data": 2, "messageId": name})
             return await service.ask("POST", "/v1/room/a/publish", lines, **NDJSON)
 

@@ -78,7 +78,7 @@ async def test_since_zero_is_all_that_is_kept_and_never_a_gap():
 
 
 async def test_a_position_that_is_gone_is_a_gap():
-    """Beyond the head, or before this journal: `gap` tells what is not delivered, and carries where the stream goes on."""
+    """Beyond the head, or before this journal: `gap` tells what is not delivered, and where the stream goes on."""
     async with open_service() as service:
         head = await service.publish(0)
         for since in ("1-1", "99999999999999-0"):
@@ -90,18 +90,19 @@ async def test_a_position_that_is_gone_is_a_gap():
 
 async def test_topics_choose():
     """`topics` is a list; an encoded name is decoded; an empty name is the default topic."""
-    async with open_service() as service:
-        async with service.sse("/v1/room/a/events?topics=x,%C3%A9+%26") as sse, service.sse(
-            "/v1/room/a/events?topics="
-        ) as plain:
-            await sse.next()
-            await plain.next()
-            await service.publish(1, "x")
-            await service.publish(2, "y")
-            await service.publish(3, "é &")
-            await service.publish(4)
-            assert await sse.data(2) == [1, 3]
-            assert await plain.data(1) == [4]
+    async with (
+        open_service() as service,
+        service.sse("/v1/room/a/events?topics=x,%C3%A9+%26") as sse,
+        service.sse("/v1/room/a/events?topics=") as plain,
+    ):
+        await sse.next()
+        await plain.next()
+        await service.publish(1, "x")
+        await service.publish(2, "y")
+        await service.publish(3, "é &")
+        await service.publish(4)
+        assert await sse.data(2) == [1, 3]
+        assert await plain.data(1) == [4]
 
 
 @FOREIGN
@@ -163,21 +164,23 @@ async def test_the_first_reader_of_an_object_gets_its_snapshot_too(foreign):
 @FOREIGN
 async def test_a_silent_stream_has_heartbeats_that_move_its_id_on(foreign):
     """After `ping_s` of silence: a bare id, of everything that has been and was not asked for."""
-    async with open_service(quick(ping_s=0.05), foreign=foreign) as service:
-        async with service.sse("/v1/room/a/events?topics=quiet") as sse:
-            await sse.next()
-            newest = await service.publish(1, "loud")
-            event = None
+    async with (
+        open_service(quick(ping_s=0.05), foreign=foreign) as service,
+        service.sse("/v1/room/a/events?topics=quiet") as sse,
+    ):
+        await sse.next()
+        newest = await service.publish(1, "loud")
+        event = None
 
-            async def read():
-                nonlocal event
-                event = await sse.next()
+        async def read():
+            nonlocal event
+            event = await sse.next()
 
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(read)
-                await until(lambda: newest in sse.heartbeats)
-                await service.publish("x", "quiet")
-            assert event.data == "x"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await until(lambda: newest in sse.heartbeats)
+            await service.publish("x", "quiet")
+        assert event.data == "x"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ async def test_fifty_stalled_readers_cost_the_honest_nothing_and_no_memory(kind)
             stalled.append(await stack.enter_async_context(stream))
         honest = []
         for n in range(HONEST):
-            if n % 2:
+            if n < 2 and kind == "direct":  # through ASGI a message costs 0.2 ms: 100,000 of them take too long here
                 stream = await raw_websocket(service)
                 await stream.send_all(masked(1, b'{"type":"subscribe","data":{"stream":"room/a"}}'))
             else:
@@ -85,8 +85,6 @@ async def test_fifty_stalled_readers_cost_the_honest_nothing_and_no_memory(kind)
                     while any(each.expected < first + BURST for each in honest):
                         assert [[]] * HONEST == [each.wrong[:3] for each in honest]
                         await trio.sleep(0.001)
-                    if first % 10_000 == 0:
-                        print(first, psutil.Process(process.pid).memory_info().rss/MIB, flush=True)
                     sizes[first + BURST] = psutil.Process(process.pid).memory_info().rss
             await trio.sleep(1.5)  # the stall limit of 1 s, and a quarter
             gone = [stream for stream in stalled if await is_cut_off(stream)]

@@ -144,7 +144,10 @@ async def test_publish_call_and_ping(foreign):
         ({"type": "subscribe", "data": {"stream": "nothing/a"}}, "unknown_kind"),
         ({"type": "subscribe", "data": {"stream": "known/two"}}, "unknown_object"),
         ({"type": "subscribe", "data": {"stream": "room/a", "since": "x"}}, "invalid_position"),
-        ({"type": "subscribe", "data": {"stream": "room/a", "topics": [str(n) for n in range(101)]}}, "too_many_topics"),
+        (
+            {"type": "subscribe", "data": {"stream": "room/a", "topics": [str(n) for n in range(101)]}},
+            "too_many_topics",
+        ),
         ({"type": "publish", "data": {"stream": "board/a", "data": 1}}, "not_publishable"),
         ({"type": "publish", "data": {"stream": "room/a", "data": "x" * 50_000}}, "too_large"),
         ({"type": "call", "data": {"stream": "room/a", "method": "inside"}}, "unknown_method"),

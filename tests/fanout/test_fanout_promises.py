@@ -181,7 +181,7 @@ async def test_a_laggard_with_policy_disconnect_is_aborted(autojump_clock, strea
 
 
 async def test_snapshots_are_single_flight_and_encoded_once(autojump_clock, streams, publish):
-    """All who ask before the snapshot's turn begins share it; who asks later asks again; no event is missed or repeated."""
+    """All who ask before the turn begins share a snapshot; who asks later asks again; no event is missed or repeated."""
     stream = open_stream(streams)
     stream.lag_policy = "snapshot"
     asked = []
@@ -283,7 +283,7 @@ async def test_a_status_reaches_every_reader_once_also_late_ones(autojump_clock,
 
 
 async def test_a_heartbeat_moves_a_quiet_topics_position_on(autojump_clock, streams, publish):
-    """In silence a client is told the head's id, so that it resumes there, though its own topic said nothing."""
+    """In silence a client is told the head's id: it resumes there, though its own topic said nothing."""
     stream = open_stream(streams)
     sink = Sink()
     reader = await live(stream, sink, topics=frozenset({"quiet"}))
@@ -405,7 +405,7 @@ async def test_a_crowd_of_topics_is_no_gap_for_a_quiet_ones_reader(autojump_cloc
 
 
 async def test_a_released_stream_answers_clients_that_come_back(autojump_clock, streams, publish):
-    """The journal of an object that stopped is kept until its retention age, and found again by the next incarnation."""
+    """The journal of an object that stopped is kept until its age is over, and found again by the next incarnation."""
     stream = open_stream(streams, age_s=100.0)
     publish(stream, ("", b"1"))
     since = stream.journal.start

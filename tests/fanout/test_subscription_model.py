@@ -1,4 +1,4 @@
-"""Subscriptions against a model client that writes down what it is owed: no loss and no repeat, or one gap that is true."""
+"""Subscriptions against a model client that knows what it is owed: no loss and no repeat, or one gap that is true."""
 
 import attrs
 import trio
@@ -18,7 +18,7 @@ TOPICS = ["a", "b", "c", "latest"]
 
 
 class ModelClient:
-    """A sink that takes one payload and, where it is slow, no more until it is drained; and the record of what it is owed."""
+    """A sink that, where it is slow, takes one payload and no more until it is drained; and what it is owed."""
 
     def __init__(self, world, *, slow):
         self.world = world
@@ -238,7 +238,7 @@ async def carry_out(policy, kept_events, operations):
 
 
 def check(world, client, reader):
-    """What was received is exactly what was owed, less what a gap or a snapshot stands for, less what a newer value replaced."""
+    """What came is what was owed, less what a gap or a snapshot stands for, less what a newer value replaced."""
     events = [item for item in client.received if isinstance(item, Event)]
     ids = [event.id for event in events]
     assert len(ids) == len(set(ids)), "repeated"
@@ -279,5 +279,5 @@ def check(world, client, reader):
     operations=st.lists(operation, max_size=40),
 )
 def test_no_loss_and_no_repeat_or_one_gap_that_is_true(policy, kept_events, operations):
-    """For arbitrary publishes, retention, topics, `since`, policies and slow readers each event owed comes once, or a gap says why."""
+    """Whatever is published, kept, asked for, and however slowly read: each event owed comes once, or a gap says why."""
     trio.run(carry_out, policy, kept_events, operations, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -30,8 +30,9 @@ async def hub(*script, topics=()):
         async with trio.open_nursery() as nursery:
             await nursery.start(upstream.run)
             cls = hub_class([upstream.settings("f", topics=topics)], opener=upstream.open, rng=random.Random(1))
-            async with open_swarm([cls]) as swarm:
-                yield swarm.get("hub", "f"), upstream
+            with trio.fail_after(10_000):  # virtual seconds: what hangs is red, not silent
+                async with open_swarm([cls]) as swarm:
+                    yield swarm.get("hub", "f"), upstream
             nursery.cancel_scope.cancel()
 
 
@@ -88,6 +89,21 @@ async def test_the_feed_is_closed_five_seconds_after_the_last_client(autojump_cl
         async with reference.watch("b"):
             await upstream.wait_topics("b")
         assert len(upstream.connections) == 2
+
+
+async def test_a_hub_that_is_kept_alive_closes_its_feed_all_the_same(autojump_clock):
+    """Calls keep the object alive, clients keep the feed: without clients it is closed although the hub lives on."""
+    async with hub() as (reference, upstream):
+        async with reference.watch("a"):
+            await upstream.wait_topics("a")
+        for _ in range(10):
+            await trio.sleep(2)
+            told = await reference.feed_statistics()
+        assert told is None
+        assert not upstream.connections[0].open
+        assert reference.statistics().lives == 1
+        async with reference.watch("b"):
+            await upstream.wait_topics("b")
 
 
 async def test_a_reader_of_all_topics_holds_none_and_gets_what_flows(autojump_clock):

@@ -53,5 +53,5 @@ async def _drain(stream):
 
 @pytest.fixture
 def service():
-    """`async with service("serve", …) as (process, port)`."""
+    """Run a command: `async with service("serve", …) as (process, port)`."""
     return running

@@ -1,4 +1,4 @@
-"""Clients as the world has them, as cheap as a test needs: plain sockets, the wire read by hand, nothing of the server's."""
+"""Clients as cheap as a test needs: plain sockets, the wire read by hand, nothing of the server's own code."""
 
 import base64
 import hashlib
@@ -109,7 +109,8 @@ async def websocket(record, port, stream_name, *, since="0-0"):
         data = {"stream": stream_name, "since": since}
         if record.topic is not None:
             data["topics"] = [record.topic]
-        await stream.send_all(client_frame(0x1, msgspec.json.encode({"type": "subscribe", "messageId": "1", "data": data})))
+        subscribe = {"type": "subscribe", "messageId": "1", "data": data}
+        await stream.send_all(client_frame(0x1, msgspec.json.encode(subscribe)))
         raw = bytearray(rest)
         while True:
             consumed = 0

@@ -1,4 +1,4 @@
-"""The main job on real input: recorded feeds, replayed as live ones, through the service to many clients, byte for byte."""
+"""The main job on real input: recorded feeds, replayed as live ones, to many clients, byte for byte."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ from collections import Counter
 from urllib.parse import quote
 
 import trio
-
 from feed_clients import Record, sse, websocket
 
 SPEED = 4
@@ -86,7 +85,7 @@ async def one_feed(port, feed, events):
 
 
 async def test_every_client_has_exactly_the_captures_events(shared, service, tmp_path):
-    """coinbase, kraken and (by TOML alone) bitmex at four times their speed: each client each event once, in order, unchanged."""
+    """Three feeds (bitmex by TOML alone) at four times their speed: each client has each event once, in order, unchanged."""
     captures = {name: shared / "captures" / f"{name}.jsonl" for name in ("coinbase", "kraken", "bitmex")}
     events = {
         "coinbase": expected(captures["coinbase"], coinbase),
@@ -109,8 +108,7 @@ async def test_every_client_has_exactly_the_captures_events(shared, service, tmp
         config.write_text(BITMEX.format(url=f"ws://127.0.0.1:{ports['bitmex']}"))
         feeds = [f"{name}={name}:ws://127.0.0.1:{ports[name]}" for name in ("coinbase", "kraken")]
         arguments = ("serve", "--bind", "127.0.0.1:0", "--config", config, "--feed", feeds[0], "--feed", feeds[1])
-        async with service(*arguments) as (_, port):
-            async with trio.open_nursery() as clients:
-                for name, found in events.items():
-                    clients.start_soon(one_feed, port, name, found)
+        async with service(*arguments) as (_, port), trio.open_nursery() as clients:
+            for name, found in events.items():
+                clients.start_soon(one_feed, port, name, found)
         nursery.cancel_scope.cancel()

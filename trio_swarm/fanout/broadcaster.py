@@ -219,7 +219,7 @@ class Broadcaster:
         self.visit((reader,))
 
     def _step(self, view: View, position: int) -> Step | None:
-        """The range after a position, encoded once a pass. None where the view cannot be read: its readers are aborted."""
+        """The range after a position, encoded once a pass. None: the view cannot be read, and its readers are aborted."""
         key = view, position
         step = self._steps.get(key)
         if step is None:

@@ -351,6 +351,6 @@ class Stream:
             self.on_demand()
 
     def _before_fold(self) -> None:
-        """The journal is about to forget which topics its oldest marks belong to: quiet readers are not to pay for it."""
+        """The journal is about to forget whose its oldest marks are: readers of quiet topics are not to pay for it."""
         for reader in self._subscriptions:
             self.settle(reader)

@@ -30,7 +30,7 @@ class Storage(Protocol):
     """What the runtime asks of a store."""
 
     def submit(self, commit: Commit, done: Done) -> None:
-        """Take a commit; `done(None)` when it is safe, `done(error)` when it is not. May call `done` before returning."""
+        """Take a commit; `done(None)` when it is safe, `done(error)` when not. May call it before returning."""
 
     async def get_many(self, owner: Owner, keys: Sequence[str]) -> dict[str, bytes]:
         """The committed values of those of `keys` that exist."""

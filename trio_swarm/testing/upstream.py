@@ -281,7 +281,7 @@ class ScriptedUpstream:
                         await stream.send_all(behaviour.data)
                         await _until_gone(stream)
                 case Reject(status):
-                    await serve_stream(stream, _nothing, refuse=status)
+                    await serve_stream(stream, ServedConnection.drain, refuse=status)
                 case _:
                     await serve_stream(muted, partial(self._behave, connection, muted))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -333,10 +333,6 @@ class ScriptedUpstream:
                     nursery.cancel_scope.cancel()
             if broken:
                 raise trio.BrokenResourceError
-
-
-async def _nothing(_served: ServedConnection) -> None:
-    await trio.lowlevel.checkpoint()
 
 
 async def _until_gone(stream: trio.abc.Stream) -> None:
