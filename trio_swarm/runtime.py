@@ -96,7 +96,7 @@ async def open_swarm(
     if Channel.kind not in names:
         kinds.append(Channel)
     if settings.feed and "hub" not in names:
-        kinds.append(hub_class(settings.feed, settings.upstream, settings.limits))
+        kinds.append(hub_class(settings.feed, settings.upstream, settings.limits, grace_s=settings.objects.grace_s))
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as outer:

@@ -381,7 +381,9 @@ async def main(kind):
 async def until(condition):
     """Wait until something is so."""
     with trio.fail_after(PATIENCE_S):
-        while not condition():
+        while True:
+            if condition():
+                return
             await trio.sleep(0.005)
 
 
