@@ -8,8 +8,10 @@ trio-websocket.
 import json
 import os
 import random
+import ssl
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import h11
@@ -25,6 +27,7 @@ from trio_swarm.objects.durable import DurableObject, exposed
 from trio_swarm.runtime import Swarm, open_swarm
 from trio_swarm.settings import MIB, Limits, LivenessSettings, Settings, StallSettings
 
+CERTIFICATE = str(Path(__file__).with_name("localhost.pem"))  # its own authority, for `localhost`
 PATIENCE_S = 10.0  # a test that waits longer than this for its service has failed
 
 
@@ -116,6 +119,14 @@ class Service:
     swarm: Swarm
     shutdown: trio.Event
     over: trio.Event
+    tls: bool = False
+
+    async def connect(self):
+        stream = await trio.open_tcp_stream(self.host, self.port)
+        if not self.tls:
+            return stream
+        context = ssl.create_default_context(cafile=CERTIFICATE)
+        return trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
 
     @property
     def url(self):
@@ -141,15 +152,13 @@ class Service:
 
     @asynccontextmanager
     async def http(self):
-        stream = await trio.open_tcp_stream(self.host, self.port)
-        async with stream:
+        async with await self.connect() as stream:
             yield Http(stream, self.host)
 
     @asynccontextmanager
     async def ws(self, path="/v1/ws"):
         # `open_websocket_url` leaves its socket open where the server closes first.
-        stream = await trio.open_tcp_stream(self.host, self.port)
-        async with stream, trio.open_nursery() as nursery:
+        async with await self.connect() as stream, trio.open_nursery() as nursery:
             try:
                 ws = await trio_websocket.wrap_client_stream(nursery, stream, self.host, path)
                 yield Ws(ws)
@@ -319,7 +328,7 @@ def portable(app):
 
 
 @asynccontextmanager
-async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app, host=None):
+async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app, host=None, tls=False):
     """A service on a port of its own; it is shut down at the end, which must leave nothing.
 
     `foreign` hides the host's connection from the edge; `host` are the host's settings where they differ.
@@ -347,6 +356,8 @@ async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), w
                 lifespan,
                 host_settings,
                 sockets=listeners,
+                certfile=CERTIFICATE if tls else None,
+                keyfile=CERTIFICATE if tls else None,
                 connection_class=make_connection_class(host_settings, on_context=edge.on_context),
                 shutdown_trigger=shutdown.wait,
                 task_status=task_status,
@@ -354,7 +365,7 @@ async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), w
             over.set()
 
         await nursery.start(run)
-        yield Service(host, port, edge, swarm, shutdown, over)
+        yield Service(host, port, edge, swarm, shutdown, over, tls)
         shutdown.set()
         with trio.fail_after(PATIENCE_S):
             await over.wait()

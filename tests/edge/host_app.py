@@ -1,9 +1,9 @@
-"""A tiny ASGI application on a Hypercorn of its own, with the stock connection class or ours; run by path, in a process of its own.
+"""A tiny ASGI application on a Hypercorn of its own, with the stock connection class or ours; run by path.
 
     python host_app.py stock|ours [--stall S] [--header S] [--shutdown S] [--memory MIB]
 
-It prints its port, serves until its standard input closes (then it shuts down as a service does) and prints `over` at its end.
-`/stats` answers with the number of applications that live and the peak of this process's memory.
+It prints its port, serves until its standard input closes (then it shuts down as a service does) and prints `over` at
+its end. `/stats` answers with the number of applications that live and the peak of this process's memory.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from hypercorn.trio import run as host_run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from trio_swarm.edge.worker import KEY, make_connection_class, serve  # noqa: E402 - run by path
-from trio_swarm.settings import LivenessSettings, Settings, StallSettings  # noqa: E402
+from trio_swarm.edge.worker import KEY, make_connection_class, serve
+from trio_swarm.settings import LivenessSettings, Settings, StallSettings
 
 EVENT = b"data: " + b"x" * 1000 + b"\n\n"
 

@@ -288,3 +288,19 @@ async def test_many_events_of_any_size_arrive_once_and_in_order():
             nursery.start_soon(speak)
             got = await sse.data(len(sizes) * 3)
         assert [[n, size] for n, size in enumerate(sizes * 3)] == [[n, len(text)] for n, text in got]
+
+
+async def test_tls_goes_through_the_host():
+    """A stream and a WebSocket over TLS: the portable transport, on our connection class."""
+    async with open_service(tls=True) as service, service.sse("/v1/room/a/events") as sse, service.ws() as ws:
+        await sse.next()
+        await ws.subscribe("room/a")
+        assert [False, False] == [client["direct"] for client in service.edge.tree()]
+        for n in range(3):
+            await service.publish([n, "x" * 90_000])
+        assert [0, 1, 2] == [data[0] for data in await sse.data(3)]
+        assert [0, 1, 2] == [(await ws.next())["data"][0] for _ in range(3)]
+        service.shutdown.set()
+        assert await sse.next() is None
+        assert sse.retry is not None
+        assert (await ws.closed())[0] == 1001

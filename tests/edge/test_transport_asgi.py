@@ -95,7 +95,7 @@ def test_every_payload_arrives_once_and_in_order(steps):
                 elif step == "send":
                     expected.append(payload)
                     nursery.start_soon(transport.send, payload)
-                    await trio.sleep(0)
+                    await trio.lowlevel.checkpoint()
                 elif step == "cancelled":
                     unwanted.append(payload)
                     nursery.start_soon(give_up, payload)
@@ -193,3 +193,4 @@ async def test_written_while_not_ready_it_gives_the_client_up(autojump_clock):
     transport.write(b"one")
     transport.write(b"two")
     assert transport.closed_by == "lost a payload"
+    await transport.run()

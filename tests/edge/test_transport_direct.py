@@ -1,9 +1,10 @@
-"""The direct transport and its gate over real socket pairs: whole frames, in order, whoever writes and however slowly one reads."""
+"""The direct transport and its gate over real socket pairs: whole frames, in order, whoever writes, whoever reads."""
 
 import socket
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transport_rig import Pair, message, pair, parse

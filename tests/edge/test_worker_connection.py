@@ -1,4 +1,4 @@
-"""The hardened connection over real sockets on loopback: its clocks, its ends, its direct transport, and what leaves it."""
+"""The hardened connection over real sockets on loopback: its clocks, its ends, its direct transport, its TLS."""
 
 import gc
 import ssl
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 from worker_rig import (
     GET,
@@ -43,19 +44,15 @@ class App:
     async def __call__(self, scope, receive, send):
         self.connection = scope["state"][KEY]
         self.events.append("begun")
+        end = "cancelled"
         try:
             await self.body(self, scope, receive, send)
-        except trio.Cancelled:
-            self.events.append("cancelled")
-            raise
-        else:
-            self.events.append("returned")
+            end = "returned"
+        finally:
+            self.events.append(end)
 
     async def ended(self):
-        async def check():
-            return self.events[1:]
-
-        return (await eventually(check))[-1]
+        return (await eventually(lambda: self.events[1:]))[-1]
 
 
 async def hello(app, scope, receive, send):
@@ -172,8 +169,11 @@ async def test_a_stream_outlives_every_clock():
 
 async def test_an_idle_connection_ends_with_the_serving():
     """A shutdown does not wait for connections between two requests, nor for ones that have said nothing yet."""
-    async with served(App(hello)) as server:
-        silent, used = await connect(server.port), await connect(server.port)
+    async with (
+        served(App(hello)) as server,
+        await connect(server.port) as silent,
+        await connect(server.port) as used,
+    ):
         await used.send_all(GET % b"/")
         await read_until(used, b"hello")
         server.stop.set()
@@ -240,14 +240,10 @@ async def test_bytes_between_an_upgrade_and_its_acceptance_end_that_connection_a
     async with served(app) as server:
         async with await connect(server.port) as stream:
             await stream.send_all(UPGRADE % b"")
-            await eventually(lambda: _async(app.events))
+            await eventually(lambda: app.events)
             await stream.send_all(client_frame(1, b"early"))
             assert await app.ended() == "cancelled"
         assert await get(server.port, b"/") == b"hello"
-
-
-async def _async(value):
-    return value
 
 
 async def test_an_exception_inside_a_connection_stops_at_its_barrier(monkeypatch):
@@ -295,11 +291,7 @@ async def test_a_stalled_write_aborts_although_the_application_shields_it():
     app = App(shields)
     async with served(app, stall=0.3) as server, await connect(server.port, receive_buffer=4096) as stream:
         await stream.send_all(GET % b"/")
-
-        async def aborted():
-            return server.connection_class.statistics().aborted
-
-        assert await eventually(aborted) == {"stalled": 1}
+        assert await eventually(lambda: server.connection_class.statistics().aborted) == {"stalled": 1}
         await stream.aclose()
 
 
@@ -327,10 +319,11 @@ async def test_an_answer_before_the_body_reaches_its_client_and_ends_the_connect
         await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body"})
 
-    async with served(App(refuses)) as server, await connect(server.port) as stream, trio.open_nursery() as nursery:
-        await stream.send_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n")
-        nursery.start_soon(stream.send_all, bytes(1_000_000))
-        assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 413")
+    async with served(App(refuses)) as server, await connect(server.port) as stream:
+        async with trio.open_nursery() as nursery:
+            await stream.send_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n")
+            nursery.start_soon(stream.send_all, bytes(1_000_000))
+            assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 413")
         await stream.send_eof()
         assert await read_to_end(stream) == b""
 
@@ -384,6 +377,7 @@ async def test_a_connection_that_ended_leaves_nothing():
         await hello(app, scope, receive, send)
 
     async with served(App(notes), stall=0.2) as server:
+        await trio.testing.wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_living
         gc.collect()
         gc.disable()
@@ -393,7 +387,7 @@ async def test_a_connection_that_ended_leaves_nothing():
                 await stream.send_all(GET % b"/flood")
                 await trio.sleep(0.05)
 
-            async def gone():
+            def gone():
                 return not seen and trio.lowlevel.current_statistics().tasks_living == before
 
             assert await eventually(gone)
@@ -448,7 +442,7 @@ async def test_after_hypercorns_close_frame_nothing_is_written_directly():
     async with served(app) as server:
         stream, _ = await open_websocket(server.port)
         async with stream:
-            await eventually(lambda: _async(app.transport))
+            await eventually(lambda: app.transport)
             app.transport.write(b"\x81\x01a")
             await stream.send_all(client_frame(8, (1000).to_bytes(2, "big")))
             data = await read_to_end(stream)
@@ -501,7 +495,7 @@ async def test_a_failed_direct_write_ends_the_application():
         async with await connect(server.port) as stream:
             await stream.send_all(GET % b"/")
             await read_until(stream, b"\r\n\r\n")
-            await eventually(lambda: _async(app.transport))
+            await eventually(lambda: app.transport)
             app.transport.abort("stalled")
         assert await app.ended() == "cancelled"
         assert app.transport.closed_by == "stalled"
@@ -520,6 +514,7 @@ async def test_hypercorns_wait_for_its_turn_counts_against_its_deadline():
     async with served(app, stall=0.3) as server:
         stream, _ = await open_websocket(server.port, receive_buffer=4096)
         async with stream:
+            await eventually(lambda: app.transport is not None and app.transport.outstanding)
             await stream.send_all(client_frame(9))
             assert await app.ended() == "cancelled"
         assert server.connection_class.statistics().aborted == {"stalled": 1}
@@ -531,8 +526,9 @@ async def test_a_direct_transport_is_asked_for_once_and_not_too_early():
 
     async def asks(app, scope, receive, send):
         writability = Writability()
-        with pytest.raises(RuntimeError, match=r"http\.response\.start"):
-            app.connection.direct(writability)
+        if scope["http_version"] == "1.1":
+            with pytest.raises(RuntimeError, match=r"http\.response\.start"):
+                app.connection.direct(writability)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         seen.append(app.connection.direct(writability))
         if seen[0] is not None:
@@ -555,10 +551,10 @@ async def test_the_time_of_the_last_byte_follows_what_hypercorn_swallows():
     async with served(app) as server:
         stream, _ = await open_websocket(server.port)
         async with stream:
-            await eventually(lambda: _async(app.transport))
+            await eventually(lambda: app.transport)
             before = app.transport.last_byte_at
             await stream.send_all(client_frame(10))
-            assert await eventually(lambda: _async(app.transport.last_byte_at > before))
+            assert await eventually(lambda: app.transport.last_byte_at > before)
             assert app.connection.client[0] == "127.0.0.1"
 
 
@@ -566,7 +562,7 @@ async def test_the_time_of_the_last_byte_follows_what_hypercorn_swallows():
 
 
 async def test_our_tls_speaks_http11_only_and_writes_through_asgi():
-    """A client that would rather have HTTP/2 gets HTTP/1.1; there is no direct transport, and the portable one works."""
+    """A client that would rather have HTTP/2 gets HTTP/1.1; no direct transport there, and the portable one works."""
 
     async def body(app, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -592,6 +588,6 @@ async def test_our_tls_speaks_http11_only_and_writes_through_asgi():
             assert stream.selected_alpn_protocol() == "http/1.1"
         assert answer.endswith(b"\r\n9\r\ndata: 1\n\n\r\n0\r\n\r\n")
         assert await app.ended() == "returned"
-        silent = await connect(server.port)
-        await silent.send_all(b"not a handshake")
-        assert b"HTTP" not in await read_to_end(silent)
+        async with await connect(server.port) as other:
+            await other.send_all(b"not a handshake")
+            assert b"HTTP" not in await read_to_end(other)

@@ -1,4 +1,4 @@
-"""The faults of stock Hypercorn: each is shown on the stock class, in a child process under a guard, and ours passes."""
+"""The faults of stock Hypercorn: each is shown on the stock class, in a child under a guard, and ours passes."""
 
 import zlib
 

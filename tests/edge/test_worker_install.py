@@ -74,7 +74,8 @@ def test_hypercorns_configuration_has_our_limits_and_leaves_the_original_alone()
 
 
 @pytest.mark.parametrize(
-    ("bind", "host", "port"), [("127.0.0.1:8000", "127.0.0.1", 8000), ("[::1]:0", "::1", 0), ("localhost:1", "localhost", 1)]
+    ("bind", "host", "port"),
+    [("127.0.0.1:8000", "127.0.0.1", 8000), ("[::1]:0", "::1", 0), ("localhost:1", "localhost", 1)],
 )
 def test_a_bind_is_a_host_and_a_port(bind, host, port):
     """IPv6 addresses stand in brackets."""
@@ -104,17 +105,17 @@ def test_listening_sockets_carry_what_accepted_ones_inherit():
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert tuned(accepted)
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_500
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == NOTSENT_BYTES
         assert not tuned(client)
         tune(client, 3.0)
-        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 4500
 
 
 def test_a_taken_port_is_the_operators_error_and_leaves_no_socket_open():
     """Named by the bind, and nothing is left behind (an open socket would warn)."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SettingsError, match="cannot listen"):
-        open_listeners("127.0.0.1:%d" % taken.getsockname()[1])
+        open_listeners(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
 def test_on_a_socket_of_another_kind_tuning_does_nothing():

@@ -1,4 +1,4 @@
-"""Clients and servers for the tests of the connection class: raw bytes over real sockets on loopback, everything bounded."""
+"""Clients and servers for the tests of the connection class: raw bytes, real sockets on loopback, all bounded."""
 
 import base64
 import json
@@ -106,9 +106,9 @@ async def eventually(check, seconds=PATIENCE):
     """Ask again and again until `check()` gives something true; None when the time is over."""
     with trio.move_on_after(seconds):
         while True:
-            if found := await check():
+            if found := check():
                 return found
-            await trio.sleep(0.02)
+            await trio.sleep(0.01)
     return None
 
 
@@ -130,11 +130,12 @@ class Child:
 
     async def is_quiet(self, seconds):
         """Do all applications end within this time?"""
-
-        async def quiet():
-            return (await self.stats())["live"] == 0
-
-        return bool(await eventually(quiet, seconds))
+        with trio.move_on_after(seconds):
+            while True:
+                if (await self.stats())["live"] == 0:
+                    return True
+                await trio.sleep(0.05)
+        return False
 
     async def begin_shutdown(self):
         await self.process.stdin.aclose()
@@ -200,7 +201,7 @@ class Served:
 @asynccontextmanager
 async def served(app, *, stall=30.0, on_context=None, limits=None, tls=None, **liveness):
     """Serve `app(scope, receive, send)` with our class; shut down at the end, within its time."""
-    settings = Settings(stall=StallSettings(seconds=stall), liveness=LivenessSettings(**liveness))
+    settings = Settings(bind="127.0.0.1:0", stall=StallSettings(seconds=stall), liveness=LivenessSettings(**liveness))
     if limits is not None:
         settings = attrs.evolve(settings, limits=limits)
     connection_class = make_connection_class(settings, on_context=on_context)
@@ -217,32 +218,17 @@ async def served(app, *, stall=30.0, on_context=None, limits=None, tls=None, **l
         await send({"type": "lifespan.shutdown.complete"})
 
     async def run(task_status):
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port = sock.getsockname()[1]
-            await serve(
-                with_lifespan,
-                settings,
-                connection_class=connection_class,
-                sockets=[sock],
-                shutdown_trigger=stop.wait,
-                task_status=Reporter(task_status, port),
-                **keys,
-            )
+        async with trio.open_nursery() as nursery:
+            run = partial(serve, with_lifespan, settings, shutdown_trigger=stop.wait)
+            task_status.started(await nursery.start(partial(run, connection_class=connection_class, **keys)))
         over.set()
 
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(run)
+        (url,) = await nursery.start(run)
         try:
-            yield Served(port, connection_class, stop, over)
+            yield Served(int(url.rpartition(":")[2]), connection_class, stop, over)
         finally:
             stop.set()
             with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
                 await over.wait()
             nursery.cancel_scope.cancel()
-
-
-class Reporter:
-    """Passes a port on where Hypercorn reports its URLs."""
-
-    def __init__(self, task_status, port):
-        self.started = partial(lambda status, port, _urls: status.started(port), task_status, port)

@@ -181,7 +181,7 @@ async def test_a_laggard_with_policy_disconnect_is_aborted(autojump_clock, strea
 
 
 async def test_snapshots_are_single_flight_and_encoded_once(autojump_clock, streams, publish):
-    """All who ask before the turn begins share a snapshot; who asks later asks again; no event is missed or repeated."""
+    """All who ask before the turn begins share a snapshot, who asks later asks again; nothing is missed or repeated."""
     stream = open_stream(streams)
     stream.lag_policy = "snapshot"
     asked = []
@@ -235,7 +235,7 @@ async def test_a_lagging_reader_gets_gap_and_snapshot_then_live(autojump_clock, 
 
 
 async def test_a_snapshot_whose_turn_died_is_asked_again(autojump_clock, streams):
-    """A new incarnation answers the readers that the last one had taken, and a late answer of the old one is nothing."""
+    """A new incarnation answers the readers that the last one had taken; a late answer of the old one is nothing."""
     stream = open_stream(streams)
     stream.ask_snapshot = lambda: None
     reader = stream.subscribe(Sink(), encoding=EVENTS)
@@ -327,7 +327,7 @@ async def test_one_clients_error_never_leaves_the_broadcaster(autojump_clock, st
 
 
 async def test_the_broadcaster_yields_within_a_pass(autojump_clock, streams, publish):
-    """After at most 256 writes other tasks run: here, one that sees the pass half done."""
+    """After a few writes other tasks run: here, one that sees the pass half done."""
     stream = open_stream(streams)
     sinks = [Sink() for _ in range(4 * WRITES_A_TURN)]
     for sink in sinks:
@@ -341,6 +341,21 @@ async def test_the_broadcaster_yields_within_a_pass(autojump_clock, streams, pub
     steps = sorted(seen | {len(sinks)})
     # Trio shuffles tasks within a tick, so two slices may pass between two looks.
     assert max(after - before for before, after in itertools.pairwise(steps)) <= 2 * WRITES_A_TURN
+
+
+async def test_the_broadcaster_yields_between_many_small_views(autojump_clock, streams, publish):
+    """A pass over a thousand topics with one reader each is no longer a turn than one over a thousand readers."""
+    stream = open_stream(streams)
+    sinks = [Sink() for _ in range(10 * WRITES_A_TURN)]
+    for number, sink in enumerate(sinks):
+        stream.subscribe(sink, encoding=SSE_CHUNKED, topics=frozenset({str(number)})).start()
+    await trio.testing.wait_all_tasks_blocked()
+    publish(stream, *[(str(number), b"1") for number in range(len(sinks))])
+    looks = 0
+    while not sinks[-1].payloads:
+        looks += 1
+        await trio.lowlevel.checkpoint()
+    assert looks >= 5
 
 
 async def test_demand_counts_topics_by_reference(autojump_clock, streams):

@@ -279,5 +279,5 @@ def check(world, client, reader):
     operations=st.lists(operation, max_size=40),
 )
 def test_no_loss_and_no_repeat_or_one_gap_that_is_true(policy, kept_events, operations):
-    """Whatever is published, kept, asked for, and however slowly read: each event owed comes once, or a gap says why."""
+    """Whatever is published, kept, asked for, however slowly read: each event owed comes once, or a gap says why."""
     trio.run(carry_out, policy, kept_events, operations, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -98,7 +98,7 @@ async def test_call_nowait_is_served_and_its_exception_logged(autojump_clock, lo
 
 
 async def test_from_outside_only_exposed_methods_can_be_called(autojump_clock):
-    """Hooks, private, plain and merely internal methods are unknown there; internal ones can be called in this process."""
+    """Hooks, private, plain and internal methods are unknown there; internal ones are called in this process."""
     async with open_directory(Worker) as swarm:
         worker = swarm.get(Worker, "a")
         assert "x" == await worker.call("work", ("x",), outside=True)
@@ -114,7 +114,8 @@ async def test_from_outside_only_exposed_methods_can_be_called(autojump_clock):
 
 
 @pytest.mark.parametrize(
-    ("args", "kwargs"), [((), {}), (("a", 1, 2), {}), (("a",), {"name": "b"}), (("a",), {"other": 1}), ((), {"seconds": 1})]
+    ("args", "kwargs"),
+    [((), {}), (("a", 1, 2), {}), (("a",), {"name": "b"}), (("a",), {"other": 1}), ((), {"seconds": 1})],
 )
 async def test_from_outside_arguments_are_bound_first(autojump_clock, args, kwargs):
     """What the signature does not take is the caller's mistake, and no turn is spent on it."""
@@ -152,7 +153,10 @@ async def test_two_first_callers_meet_the_same_object(autojump_clock):
         async with trio.open_nursery() as nursery:
             for n in range(10):
                 nursery.start_soon(swarm.get(Worker, "a").work, n)
-        assert (1, list(range(10))) == (swarm.get(Worker, "a").statistics().lives, sorted(await swarm.get(Worker, "a").inside()))
+        assert (1, list(range(10))) == (
+            swarm.get(Worker, "a").statistics().lives,
+            sorted(await swarm.get(Worker, "a").inside()),
+        )
 
 
 class Node(DurableObject):
@@ -174,6 +178,10 @@ class Node(DurableObject):
             self.seen = await self.reference.go()
 
         self.spawn(body)
+
+    async def from_task_meanwhile(self):
+        await self.from_task()
+        await trio.sleep(5)
 
     async def get_seen(self):
         return self.seen
@@ -232,9 +240,8 @@ async def test_a_way_without_a_cycle_passes(autojump_clock):
     async with open_directory(Node) as swarm:
         assert "c" == await swarm.get(Node, "a").go("b", "c")
         assert "a" == await swarm.get(Node, "b").go("a")
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.RaisesGroup(CallCycle):
             await swarm.get(Node, "a").both("b", "c")
-        assert caught.group_contains(CallCycle)
 
 
 async def test_a_task_started_by_a_turn_inherits_no_chain(autojump_clock):
@@ -244,6 +251,10 @@ async def test_a_task_started_by_a_turn_inherits_no_chain(autojump_clock):
         await node.from_task()
         await trio.testing.wait_all_tasks_blocked()
         assert "a" == await node.get_seen()
+        other = swarm.get(Node, "b")
+        await other.from_task_meanwhile()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ("b", 1) == (await other.get_seen(), other.statistics().lives)
 
 
 async def test_call_nowait_to_oneself_is_no_cycle(autojump_clock):
@@ -281,7 +292,8 @@ async def test_callers_that_wait_when_the_swarm_closes_are_told(autojump_clock):
                 ends.append(n)
 
         async with open_directory(Worker, settings=Settings(objects=ObjectSettings(call_lane=1))) as swarm:
+            worker = swarm.get(Worker, "a")
             for n in range(4):
-                nursery.start_soon(call, swarm.get(Worker, "a"), n)
+                nursery.start_soon(call, worker, n)
             await trio.testing.wait_all_tasks_blocked()
     assert [0, 1, 2, 3] == sorted(ends)

@@ -57,8 +57,8 @@ def test_whatever_comes_each_waiting_lane_is_served_in_time(steps):
             assert not any(waiting.values())
             continue
         assert waiting[item.lane].pop(0) == item.n
-        for lane in since:
-            since[lane] = since[lane] + 1 if waiting[lane] and lane != item.lane else 0
+        for lane, passed in since.items():
+            since[lane] = passed + 1 if waiting[lane] and lane != item.lane else 0
             assert since[lane] <= PATIENCE + 1
     assert [len(waiting[lane]) for lane in (CONTROL, CALL, FEED)] == mailbox.counts
 

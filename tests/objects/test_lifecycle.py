@@ -1,6 +1,7 @@
 """Starting, idling, stopping, crashing and coming back."""
 
 import random
+from typing import ClassVar
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ from trio_swarm.fanout.encoding import EVENTS
 from trio_swarm.fanout.stream import Demand
 from trio_swarm.journal.event import START
 from trio_swarm.objects.durable import DurableObject
-from trio_swarm.settings import Limits, ObjectSettings, Settings
+from trio_swarm.settings import Limits, Settings
 from trio_swarm.testing.leaks import assert_no_leaks
 from trio_swarm.testing.small_swarm import open_directory
 
@@ -29,10 +30,10 @@ class Sink:
 
 
 class Room(DurableObject):
-    log = []
+    log: ClassVar = []
     stop_seconds = 0
     stop_error = None
-    start_errors = []
+    start_errors: ClassVar = []
 
     async def start(self):
         self.log.append((trio.current_time(), "start"))

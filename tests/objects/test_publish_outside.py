@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from trio_swarm.errors import InvalidEvent, InvalidName, NotPublishable, StorageError, UnknownObject
+from trio_swarm.errors import InvalidEvent, InvalidName, NotPublishable, StorageError, SwarmError, UnknownObject
 from trio_swarm.journal.event import START, Draft
 from trio_swarm.objects.directory import REPEATS
 from trio_swarm.objects.durable import DurableObject
@@ -157,7 +157,7 @@ async def test_a_first_that_failed_is_not_remembered(autojump_clock, logs):
         async def attempt(call, *args):
             try:
                 ends.append(await call(*args))
-            except Exception as error:
+            except SwarmError as error:
                 ends.append(type(error).__name__)
 
         async with trio.open_nursery() as nursery:

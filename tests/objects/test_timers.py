@@ -1,7 +1,10 @@
 """Timers, background tasks and feeds: tasks of the object that end with it."""
 
+from typing import ClassVar
+
 import pytest
 import trio
+import trio.lowlevel
 
 from trio_swarm.errors import Restart
 from trio_swarm.objects.durable import DurableObject
@@ -180,7 +183,7 @@ class Scripted:
 
 
 class Fed(DurableObject):
-    scripts = []
+    scripts: ClassVar = []
     pin = False
 
     async def start(self):
@@ -230,7 +233,7 @@ async def test_a_cancelled_feed_leaves_the_object(autojump_clock):
     Fed.scripts = [Scripted(messages=[1])]
     async with open_directory(Fed) as swarm:
         fed = swarm.get(Fed, "a")
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         await fed.get()
         await trio.sleep(2)
         await fed.cancel()

@@ -43,8 +43,7 @@ def test_it_holds_what_a_plain_dict_holds(commits, prefix, start):
                     (
                         (key, value)
                         for key, value in pairs.items()
-                        if key.startswith(prefix)
-                        and (start is None or (key <= start if reverse else key >= start))
+                        if key.startswith(prefix) and (start is None or (key <= start if reverse else key >= start))
                     ),
                     reverse=reverse,
                 )

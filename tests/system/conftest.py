@@ -53,5 +53,5 @@ async def _drain(stream):
 
 @pytest.fixture
 def service():
-    """Run a command: `async with service("serve", …) as (process, port)`."""
+    """The way to run a command: its process and port, for as long as a block lasts."""
     return running

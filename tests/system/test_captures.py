@@ -85,7 +85,7 @@ async def one_feed(port, feed, events):
 
 
 async def test_every_client_has_exactly_the_captures_events(shared, service, tmp_path):
-    """Three feeds (bitmex by TOML alone) at four times their speed: each client has each event once, in order, unchanged."""
+    """Three feeds (bitmex by TOML alone) at four times their speed: each client has each event once, unchanged."""
     captures = {name: shared / "captures" / f"{name}.jsonl" for name in ("coinbase", "kraken", "bitmex")}
     events = {
         "coinbase": expected(captures["coinbase"], coinbase),

@@ -207,6 +207,8 @@ class Edge:
                 await self.clients.wait_empty()
             for client in self.clients:
                 self.clients.abort(client, "shutdown")
+            with trio.move_on_after(self.settings.liveness.shutdown_s * POLITE_SHARE):
+                await self.clients.wait_empty()  # at once, unless a host keeps its tasks
             nursery.cancel_scope.cancel()
 
     def statistics(self) -> ClientStatistics:

@@ -368,7 +368,8 @@ class Connection(tcp_server.TCPServer):
                 if goodbye:
                     self._limit(CLOSING_S)
         if self.ended:
-            await trio.lowlevel.checkpoint()  # lets the cancellation in, where the caller expects it
+            await trio.lowlevel.checkpoint()  # lets the cancellation in
+            raise trio.BrokenResourceError(self.ended)  # for one that has shielded itself: it must not write on and on
 
     async def _say_goodbye(self) -> None:
         """Close our half and read on until the peer closes its own: a close over unread bytes would drop our answer."""

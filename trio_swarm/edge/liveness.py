@@ -14,7 +14,7 @@ from trio_swarm.edge.clients import Client, Clients
 from trio_swarm.settings import Settings
 
 SLICE = 256  # clients between two checkpoints: under a millisecond
-LOOKS_A_LIMIT = 4  # a limit is overrun by a quarter of itself at most
+LOOKS_A_LIMIT = 8  # a limit is overrun by an eighth of itself at most
 
 _log = structlog.get_logger("trio_swarm.edge")
 
@@ -37,14 +37,14 @@ class Liveness:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        pause = min(self._ping_s, self._stall_s / LOOKS_A_LIMIT, self._dead_s / LOOKS_A_LIMIT)
-        due = trio.current_time() + self._ping_s
+        pause = min(self._stall_s, self._dead_s) / LOOKS_A_LIMIT
+        next_beat = trio.current_time() + self._ping_s
         while True:
-            await trio.sleep(pause)
+            await trio.sleep_until(min(trio.current_time() + pause, next_beat))
             now = trio.current_time()
-            beat = now >= due
+            beat = now >= next_beat
             if beat:
-                due = now + self._ping_s
+                next_beat = now + self._ping_s
             await self._look(now, beat=beat)
 
     async def _look(self, now: float, *, beat: bool) -> None:

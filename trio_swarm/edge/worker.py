@@ -11,6 +11,7 @@ writes through ASGI.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import inspect
 import socket
@@ -71,6 +72,7 @@ _METHODS: Final[tuple[tuple[Any, str], ...]] = (
         host_h11.H11Protocol,
         "handle stream_send _handle_events _create_stream _send_h11_event _send_error_response _close_stream",
     ),
+    (host_h11.H11Protocol, "_maybe_recycle"),
     (host_h11.H11WSConnection, "receive_data next_event send"),
     (ws_stream.WSStream, "handle app_send _handle_events _send_wsproto_event"),
     (http_stream.HTTPStream, "handle app_send"),
@@ -195,7 +197,7 @@ def make_config(settings: Settings, *, certfile: str | None = None, keyfile: str
     return tighten(config, settings)
 
 
-async def serve(  # noqa: ASYNC128 - Hypercorn reports that it has started
+async def serve(
     app: Any,
     settings: Settings,
     *,
@@ -218,13 +220,15 @@ async def serve(  # noqa: ASYNC128 - Hypercorn reports that it has started
     secure = certfile is not None
     try:
         with install(connection_class or make_connection_class(settings)):
-            await host_run.worker_serve(
+            run = functools.partial(
+                host_run.worker_serve,
                 ASGIWrapper(app),
                 make_config(settings, certfile=certfile, keyfile=keyfile),
                 sockets=Sockets(listening if secure else [], [] if secure else listening, []),
                 shutdown_trigger=shutdown_trigger,
-                task_status=task_status,
             )
+            async with trio.open_nursery() as nursery:
+                task_status.started(await nursery.start(run))
     finally:
         for sock in listening:
             sock.close()

@@ -69,7 +69,7 @@ class Writability:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; closes the epoll object at its end, after which `watch` raises ValueError."""
         if self._epoll is None:
-            await self._run_nursery(task_status)
+            await self._run_tasks(task_status.started)
             return
         task_status.started()
         try:
@@ -90,11 +90,11 @@ class Writability:
         except Exception:
             log.exception("a socket's callback raised")
 
-    async def _run_nursery(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_tasks(self, started: Callable[[], None]) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                task_status.started()
+                started()
                 await trio.sleep_forever()
         finally:
             self._nursery = None

@@ -9,7 +9,9 @@ pass visits it. Besides the marked views, a pass makes single *visits*: to reade
 snapshot, a feed's state), with topics joining from an older position, with more ranges to go, or whose sink became
 ready.
 
-After at most 256 writes other tasks get their turn. One client's error never leaves this task.
+After at most 32 writes other tasks get their turn: a feed passes about one message a turn of Trio's loop, so a
+broadcaster that held the loop for a whole pass would hold the upstream back, and batches would never grow. One
+client's error never leaves this task.
 """
 
 from collections.abc import Iterable
@@ -22,7 +24,7 @@ import trio
 from trio_swarm.fanout.subscription import Subscription
 from trio_swarm.fanout.view import LOST, NOTHING, Step, View
 
-WRITES_A_TURN: Final = 256  # about a millisecond of this task, then the others
+WRITES_A_TURN: Final = 32  # about 0.15 ms of this task, then the others: measured, docs/performance.md
 _STEPS_A_PASS: Final = 256  # encoded ranges remembered within a pass: 16 MiB at most
 
 _log = structlog.get_logger("trio_swarm.fanout")
@@ -103,9 +105,9 @@ class Broadcaster:
             views, self._views = self._views, {}
             visits, self._visits = self._visits, {}
             self._passes += 1
-            for view in views:
-                await self._serve(view)
             since_yield = 0
+            for view in views:
+                since_yield = await self._serve(view, since_yield)
             for reader in visits:
                 self._visit(reader)
                 since_yield += 1
@@ -115,12 +117,15 @@ class Broadcaster:
             self._steps.clear()
             await trio.lowlevel.checkpoint()
 
-    async def _serve(self, view: View) -> None:
-        """Give every ready reader of a view its next range. This loop is the price of a delivery."""
+    async def _serve(self, view: View, since_yield: int) -> int:
+        """Give every ready reader of a view its next range. This loop is the price of a delivery.
+
+        Takes and gives the number of writes since others had their turn.
+        """
+        before = since_yield
         last = -1  # most readers stand where the one before stands
         head = 0
         payload: Any = NOTHING
-        since_yield = 0
         for reader in tuple(view.readers):
             sink = reader.sink
             if not sink.ready or reader.view is not view:
@@ -129,7 +134,7 @@ class Broadcaster:
             if position != last:
                 step = self._step(view, position)
                 if step is None:
-                    return
+                    break
                 payload, end, id_ = step
                 last = position
                 head = view.journal.head
@@ -149,10 +154,11 @@ class Broadcaster:
                 self.visit((reader,))
             since_yield += 1
             if since_yield >= WRITES_A_TURN:
-                self._writes += since_yield
-                since_yield = 0
+                self._writes += since_yield - before
+                before = since_yield = 0
                 await trio.lowlevel.checkpoint()
-        self._writes += since_yield
+        self._writes += since_yield - before
+        return since_yield
 
     def _visit(self, reader: Subscription) -> None:
         """Do all that one reader is owed, as far as its sink takes it, and at most one range."""
@@ -219,7 +225,7 @@ class Broadcaster:
         self.visit((reader,))
 
     def _step(self, view: View, position: int) -> Step | None:
-        """The range after a position, encoded once a pass. None: the view cannot be read, and its readers are aborted."""
+        """The range after a position, encoded once a pass. None: the view cannot be read; its readers are aborted."""
         key = view, position
         step = self._steps.get(key)
         if step is None:

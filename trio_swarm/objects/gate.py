@@ -87,8 +87,6 @@ class Gate:
         """Let out now, or behind those that wait."""
         if self.broken is not None:
             self._turn_back(departure)
-        elif self._departures:
-            self._departures.append(departure)
         else:
             self._departures.append(departure)
             self._flush()

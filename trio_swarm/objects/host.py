@@ -115,11 +115,20 @@ class Host:
         life = self.life = Incarnation(self, self.directory.next_incarnation())
         if self.kind.has_snapshot:
             self.stream.ask_snapshot = self._ask_snapshot  # asks again for those whom the last life left waiting
+        stop_s = self.directory.settings.objects.stop_s
         try:
-            await life.run()
+            try:
+                await life.run()
+            finally:
+                self.state = "stopping"
+                # Its turn has a deadline of half that; this one only shields it.
+                with trio.CancelScope(deadline=trio.current_time() + 2 * stop_s, shield=True):
+                    await life.stop()
+            await life.gate.wait_empty()  # the next life must read what was committed, however long that takes
         finally:
-            self.state = "stopping"
-            await life.finish()
+            with trio.CancelScope(deadline=trio.current_time() + stop_s, shield=True):
+                await life.gate.wait_empty()
+            life.close()
         if life.error is not None:
             raise life.error
 

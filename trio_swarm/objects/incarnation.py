@@ -81,21 +81,31 @@ class Incarnation:
                 self.fail(self._timeout(item), counted=item is None or item.crashes)
             nursery.cancel_scope.cancel()
 
-    async def finish(self) -> None:
-        """End in order, each step whatever became of the one before: the cancelled turn, `stop`, the last commits."""
+    async def stop(self) -> None:
+        """Tell the caller of the turn that was cancelled, then take the author's last turn, which may fail in any way.
+
+        Called under a shield, which its deadline (`stop_s`) keeps short.
+        """
         self._nursery = None
         self._ending = True
         self._tell_interrupted()
-        if self.started and self._instance is not None:
-            await self._stop(self._instance)
-        stop_s = self.host.directory.settings.objects.stop_s
-        try:
-            await self.gate.wait_empty()  # a restart must read what was committed, however long that takes
-        finally:
-            with trio.CancelScope(deadline=trio.current_time() + stop_s, shield=True):
-                await self.gate.wait_empty()
-            self.gate.close(SwarmClosed())
-            self.host.mailbox.clear(lambda: self._lost("its feeds begin anew"), (FEED,))
+        if not self.started or self._instance is None:
+            return
+        item = Stop()
+        self._turn_s = self.host.directory.settings.objects.stop_s
+        self._watch = trio.CancelScope()
+        with self._watch:
+            await self._take_turn(item, self._instance, keep=self.error is None)
+        self._interrupted = None
+        if self._watch.cancelled_caught:
+            _log.error("stop_too_late", object=self.host.name, seconds=self._turn_s)
+        elif item.error is not None:
+            _log.error("stop_failed", object=self.host.name, error=repr(item.error))
+
+    def close(self) -> None:
+        """Nothing more comes of this life: what still waits for a commit is told that its outcome is not known."""
+        self.gate.close(SwarmClosed())
+        self.host.mailbox.clear(lambda: self._lost("its feeds begin anew"), (FEED,))
 
     async def _live(self) -> None:
         CURRENT.set(None)
@@ -209,19 +219,6 @@ class Incarnation:
         else:
             error = self._lost(type(self.error).__name__)
         self.gate.leave(Departure(item, error=error))
-
-    async def _stop(self, instance: "DurableObject") -> None:
-        """The author's last turn. It may fail in any way; the rest goes on."""
-        item = Stop()
-        self._turn_s = self.host.directory.settings.objects.stop_s
-        self._watch = trio.CancelScope(shield=True)  # the turn sets its deadline
-        with self._watch:
-            await self._take_turn(item, instance, keep=self.error is None)
-        self._interrupted = None
-        if self._watch.cancelled_caught:
-            _log.error("stop_too_late", object=self.host.name, seconds=self._turn_s)
-        elif item.error is not None:
-            _log.error("stop_failed", object=self.host.name, error=repr(item.error))
 
     # Its end
 
