@@ -23,9 +23,10 @@ import trio_websocket
 from trio_swarm.edge.app import Edge
 from trio_swarm.edge.listeners import open_listeners
 from trio_swarm.edge.worker import KEY, make_connection_class, serve
+from trio_swarm.journal.event import Draft
 from trio_swarm.objects.durable import DurableObject, exposed
 from trio_swarm.runtime import Swarm, open_swarm
-from trio_swarm.settings import MIB, Limits, LivenessSettings, Settings, StallSettings
+from trio_swarm.settings import LivenessSettings, Settings, StallSettings
 
 CERTIFICATE = str(Path(__file__).with_name("localhost.pem"))  # its own authority, for `localhost`
 PATIENCE_S = 10.0  # a test that waits longer than this for its service has failed
@@ -72,8 +73,7 @@ class Room(DurableObject):
     async def unsayable(self):
         return object()
 
-    async def inside(self):
-        return "not for everyone"
+    async def inside(self): ...
 
 
 class Board(DurableObject):
@@ -137,8 +137,6 @@ class Service:
 
     async def publish(self, data, topic="", id="a", kind="room"):
         """Publish one event; gives its id."""
-        from trio_swarm.journal.event import Draft
-
         published = await self.swarm.get(kind, id).publish([Draft(msgspec.json.encode(data), topic)])
         return str(published.id)
 
@@ -240,12 +238,10 @@ class Sse:
 
     def __init__(self, http, response):
         self.http = http
-        self.status = response.status_code
         self.headers = {k.decode(): v.decode() for k, v in response.headers}
         self.buffer = b""
         self.heartbeats = []
         self.retry = None
-        self.bytes = 0
 
     async def block(self):
         while b"\n\n" not in self.buffer:
@@ -255,7 +251,6 @@ class Sse:
                 return None
             assert isinstance(event, h11.Data), event
             self.buffer += event.data
-            self.bytes += len(event.data)
         block, self.buffer = self.buffer.split(b"\n\n", 1)
         return [tuple(line.split(": ", 1)) for line in block.decode().split("\n")]
 
@@ -328,7 +323,9 @@ def portable(app):
 
 
 @asynccontextmanager
-async def open_service(settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app, host=None, tls=False):
+async def open_service(
+    settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app, host=None, tls=False
+):
     """A service on a port of its own; it is shut down at the end, which must leave nothing.
 
     `foreign` hides the host's connection from the edge; `host` are the host's settings where they differ.
@@ -379,7 +376,6 @@ async def main(kind):
     settings = Settings(
         stall=StallSettings(seconds=1.0),
         liveness=LivenessSettings(dead_s=300.0),  # its clients answer no pings
-        limits=Limits(shared_range_bytes=2 * MIB),  # a cache grows up to its own limit
     )
     async with open_service(settings, foreign=kind == "asgi") as service:
         print(service.port, flush=True)

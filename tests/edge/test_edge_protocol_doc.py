@@ -65,7 +65,15 @@ async def test_the_examples():
 def test_every_code_is_named_beside_its_status():
     """The table of errors has all that the library can raise towards a client."""
     rows = dict(re.findall(r"^\| ([0-9]{3}) \| (.*) \|$", DOCUMENT, re.MULTILINE))
-    inside = {"InvalidCapture", "ReaderLagged", "SettingsError", "HostError", "ProtocolViolation", "RequestRefused", "SwarmError"}
+    inside = {
+        "InvalidCapture",
+        "ReaderLagged",
+        "SettingsError",
+        "HostError",
+        "ProtocolViolation",
+        "RequestRefused",
+        "SwarmError",
+    }
     bases = {"CallerError", "LimitError", "ObjectError", "PeerError"}
     seen = set()
     for name, cls in vars(errors).items():

@@ -151,14 +151,17 @@ async def test_an_exception_is_500_without_its_text(method):
         assert (await service.ask("POST", "/v1/room/a/call/count")).status == 200
 
 
-async def test_a_caller_that_leaves_is_not_waited_for():
-    """Its request ends with it, while the object works on."""
-    async with open_service() as service:
+async def test_a_caller_that_leaves_before_its_turn_is_not_served():
+    """Its call is withdrawn: the turn never runs."""
+    async with open_service() as service, service.http() as busy:
+        await busy.request("POST", "/v1/room/a/call/wait", b"[0.3]", **JSON)
+        await until(lambda: (room := service.room().statistics()) is not None and room.turn)
         async with service.http() as http:
-            await http.request("POST", "/v1/room/a/call/wait", b"[30]", **JSON)
-            await until(lambda: service.room().statistics() is not None and service.room().statistics().turn)
-        with trio.fail_after(PATIENCE_S):
-            await until(lambda: service.swarm.directory.statistics().objects["room"] != {})
+            await http.request("POST", "/v1/room/a/call/double", b"[1]", **JSON)
+            await until(lambda: service.room().statistics().mailbox.call == 1)
+        await until(lambda: service.room().statistics().mailbox.call == 0)
+        assert (await busy.response()).status_code == 200
+        assert await service.room().count() == 0
 
 
 async def test_history():

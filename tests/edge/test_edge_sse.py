@@ -258,6 +258,16 @@ async def test_bytes_behind_a_streams_request_end_it():
         await until(lambda: service.edge.statistics().sse == 0)
 
 
+async def test_a_request_sent_together_with_a_streams_ends_it_too():
+    """Also when its bytes were there before the stream began."""
+    async with open_service() as service, await trio.open_tcp_stream(service.host, service.port) as stream:
+        await stream.send_all(
+            b"GET /v1/room/a/events HTTP/1.1\r\nhost: x\r\n\r\nGET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+        )
+        await until(lambda: service.edge.statistics().opened == 1)
+        await until(lambda: service.edge.statistics().sse == 0)
+
+
 async def test_the_number_of_streams_is_limited():
     """One more than `limits.connections` gets 503 with Retry-After, and room again when one has left."""
     import attrs

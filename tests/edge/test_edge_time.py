@@ -3,6 +3,7 @@
 import json
 import random
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import attrs
 import pytest
@@ -17,13 +18,13 @@ from trio_swarm.settings import Settings
 
 @attrs.define
 class Host:
-    """One connection of a host that is not ours. `stuck` makes it block in `send`, as one does whose client does not read."""
+    """One connection of a host that is not ours. `stuck`: it blocks in `send`, as when its client does not read."""
 
     tell: trio.MemorySendChannel
     heard: trio.MemoryReceiveChannel
     sent: list = attrs.Factory(list)
     stuck: bool = False
-    over: bool = False
+    over: trio.Event = attrs.Factory(trio.Event)
     began: float = attrs.Factory(trio.current_time)
 
     async def send(self, message):
@@ -55,6 +56,7 @@ class World:
     swarm: object
     edge: Edge
     nursery: trio.Nursery
+    edge_scope: trio.CancelScope
 
     async def connect(self, path, query=b"", kind="http"):
         tell, heard = trio.open_memory_channel(100)
@@ -66,7 +68,7 @@ class World:
 
         async def run():
             await self.edge(scope, heard.receive, host.send)
-            host.over = True
+            host.over.set()
 
         first = {"type": "http.request", "body": b"", "more_body": False}
         await tell.send(first if kind == "http" else {"type": "websocket.connect"})
@@ -79,12 +81,26 @@ class World:
         await trio.testing.wait_all_tasks_blocked()
 
 
+@attrs.define
+class _Started:
+    status: object
+    value: object
+
+    def started(self, _=None):
+        self.status.started(self.value)
+
+
 @asynccontextmanager
 async def open_world():
     async with open_swarm(KINDS, rng=random.Random(1)) as swarm, trio.open_nursery() as nursery:
         edge = Edge(swarm.directory, Settings(), rng=random.Random(1))
-        await nursery.start(edge.run)
-        yield World(swarm, edge, nursery)
+
+        async def run(task_status):
+            with trio.CancelScope() as scope:
+                await edge.run(task_status=_Started(task_status, scope))
+
+        scope = await nursery.start(run)
+        yield World(swarm, edge, nursery, scope)
         nursery.cancel_scope.cancel()
 
 
@@ -96,7 +112,7 @@ async def test_a_silent_stream_has_a_heartbeat_every_ten_seconds(autojump_clock)
         beats = [at for at, body in host.bodies if b"data" not in body]
         assert len(beats) in {4, 5}
         assert beats[0] < 20.1
-        assert {10} == {round(b - a) for a, b in zip(beats, beats[1:], strict=False)}
+        assert {10} == {round(b - a) for a, b in pairwise(beats)}
         for _ in range(30):
             await world.publish()
             await trio.sleep(2)
@@ -138,8 +154,7 @@ async def test_a_client_that_does_not_read_is_stalled_after_thirty_seconds(kind,
         host.stuck = True
         began = trio.current_time()
         await world.publish()
-        while not host.over:
-            await trio.sleep(0.5)
+        await host.over.wait()
         assert 30 <= trio.current_time() - began <= 35
         assert {"stalled": 1} == world.edge.statistics().ended
         assert world.swarm.streams.get("room/a").subscribers == 0
@@ -203,7 +218,21 @@ async def test_a_client_that_answers_no_close_is_not_waited_for(autojump_clock):
         host = await world.connect("/v1/ws", kind="websocket")
         await host.tell.send({"type": "websocket.receive", "bytes": b"x", "text": None})
         began = trio.current_time()
-        while not host.over:
-            await trio.sleep(0.1)
+        await host.over.wait()
         assert [1003] == [code for _, code in host.closes]
         assert trio.current_time() - began < 1.5
+
+
+async def test_the_end_of_the_edge_ends_every_client(autojump_clock):
+    """Cancelling `Edge.run` aborts whoever is left, and no new stream is taken."""
+    async with open_world() as world:
+        hosts = [
+            await world.connect("/v1/room/a/events"),
+            await world.connect("/v1/ws", kind="websocket"),
+        ]
+        world.edge_scope.cancel()
+        await trio.sleep(0.1)
+        assert [True, True] == [host.over.is_set() for host in hosts]
+        assert (len(world.edge.clients), world.swarm.streams.get("room/a").subscribers) == (0, 0)
+        late = await world.connect("/v1/room/a/events")
+        assert late.sent[0][1]["status"] == 503

@@ -147,6 +147,18 @@ async def test_while_the_host_writes_nothing_is_written_directly():
         assert [HOST, DIRECT] == [tag for tag, _, _ in parse(ends.received)]
 
 
+async def test_hosts_write_one_after_the_other_in_the_order_in_which_they_asked():
+    """A turn is handed on: one that asks while it changes hands does not slip in between."""
+    async with pair() as ends, trio.open_nursery() as nursery:
+        for number in range(2):
+            nursery.start_soon(ends.host_write, message(HOST, number, 50_000))
+            await trio.testing.wait_all_tasks_blocked()
+        await ends.read_until(lambda: len(ends.received) > 50_015)
+        nursery.start_soon(ends.host_write, message(HOST, 2, 50_000))
+        await ends.read_until(lambda: len(ends.received) == 3 * 50_015)
+        assert [0, 1, 2] == [number for _, number, _ in parse(ends.received)]
+
+
 async def test_a_host_that_is_cancelled_while_it_waits_leaves_the_gate_as_it_was():
     """Cancelled before its turn: nothing of it is written, the next host and the direct side go on."""
     async with pair() as ends, trio.open_nursery() as nursery:

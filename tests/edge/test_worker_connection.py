@@ -22,6 +22,7 @@ from worker_rig import (
     server_frames,
 )
 
+from trio_swarm.edge import worker
 from trio_swarm.edge.protocol import HostProtocol
 from trio_swarm.edge.transport import AsgiTransport
 from trio_swarm.edge.worker import KEY
@@ -48,6 +49,9 @@ class App:
         try:
             await self.body(self, scope, receive, send)
             end = "returned"
+        except Exception:
+            end = "raised"
+            raise
         finally:
             self.events.append(end)
 
@@ -457,6 +461,7 @@ async def test_a_peer_that_never_answers_a_close_is_cut_off(monkeypatch):
 
     async def closes(app, receive, send):
         await send({"type": "websocket.close", "code": 1001})
+        assert app.transport.closed
         await trio.sleep_forever()
 
     app = App(direct(then=closes))
@@ -561,7 +566,8 @@ async def test_the_time_of_the_last_byte_follows_what_hypercorn_swallows():
 # TLS
 
 
-async def test_our_tls_speaks_http11_only_and_writes_through_asgi():
+@pytest.mark.parametrize("configured_by", ["us", "hypercorn"])
+async def test_our_tls_speaks_http11_only_and_writes_through_asgi(configured_by, monkeypatch):
     """A client that would rather have HTTP/2 gets HTTP/1.1; no direct transport there, and the portable one works."""
 
     async def body(app, scope, receive, send):
@@ -576,6 +582,8 @@ async def test_our_tls_speaks_http11_only_and_writes_through_asgi():
             nursery.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b""})
 
+    if configured_by == "hypercorn":  # whose TLS context offers HTTP/2
+        monkeypatch.setattr(worker, "tighten", lambda config, _: config)
     context = ssl.create_default_context(cafile=PEM)
     context.set_alpn_protocols(["h2", "http/1.1"])
     app = App(body)

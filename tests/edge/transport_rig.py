@@ -78,7 +78,7 @@ class Pair:
 
     async def read_until(self, done):
         """Let the client read until `done()`."""
-        with trio.fail_after(10):
+        with trio.fail_after(5):
             while not done():
                 if not self.read():
                     await trio.sleep(0.0005)

@@ -282,6 +282,39 @@ async def test_a_status_reaches_every_reader_once_also_late_ones(autojump_clock,
     assert "id:" not in late.text
 
 
+async def test_states_of_many_feeds_wait_for_a_slow_client_one_by_one(autojump_clock, streams):
+    """A sink that takes one payload at a time gets every feed's state, and changes meanwhile do not pile up for it."""
+    stream = open_stream(streams)
+    sink = Sink(hold=True)
+    reader = await live(stream, sink)
+    for _ in range(50):
+        for number in range(5):
+            stream.status(f"feed {number}", "down")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(reader.owed) <= 5
+    for number in range(5):
+        stream.status(f"feed {number}", "live")
+    for _ in range(12):
+        sink.drain()
+        await trio.testing.wait_all_tasks_blocked()
+    assert {number for number in range(5) if f'"feed":"feed {number}","state":"live"' in sink.text} == set(range(5))
+
+
+async def test_ranges_that_the_journal_has_forgotten_leave_the_cache(autojump_clock, streams, publish):
+    """The cache of shared ranges holds what can still be asked for, not the past."""
+    stream = open_stream(streams, events=100, bytes=300_000)
+    sink = Sink(hold=True)
+    reader = await live(stream, sink, SSE_CHUNKED)
+    for _ in range(30):
+        publish(stream, *[("", b"1" * 20_000) for _ in range(12)])
+        for _ in range(4):
+            await trio.testing.wait_all_tasks_blocked()
+            sink.drain()
+    assert 0 < streams.statistics().shared_range_bytes < 500_000
+    reader.close()
+    assert streams.statistics().shared_range_bytes == 0
+
+
 async def test_a_heartbeat_moves_a_quiet_topics_position_on(autojump_clock, streams, publish):
     """In silence a client is told the head's id: it resumes there, though its own topic said nothing."""
     stream = open_stream(streams)

@@ -167,16 +167,14 @@ class Broadcaster:
         try:
             sink = reader.sink
             stream = reader.stream
-            while reader.owed and sink.ready:
-                payload, *rest = reader.owed
-                reader.owed = tuple(rest)
-                sink.write(payload)
+            _pay(reader)
             if reader.owed or reader.waiting:
                 return
             stream.resume_live(reader)
-            for payload in stream.status_payloads(reader) if sink.ready else ():
-                sink.write(payload)
-            if not sink.ready:
+            if sink.ready:  # not before: what is owed to a blocked client must not grow with every change
+                reader.owed = tuple(stream.status_payloads(reader))
+                _pay(reader)
+            if reader.owed or not sink.ready:
                 return
             if reader.legs is not None:
                 self._visit_leg(reader)
@@ -244,3 +242,12 @@ class Broadcaster:
         _log.error("client_failed", stream=reader.stream.name, error=repr(error))
         reader.sink.abort("internal error")
         reader.close()
+
+
+def _pay(reader: Subscription) -> None:
+    """Write what is owed, as far as the sink takes it."""
+    sink = reader.sink
+    while reader.owed and sink.ready:
+        payload, *rest = reader.owed
+        reader.owed = tuple(rest)
+        sink.write(payload)

@@ -114,6 +114,6 @@ class Snapshots:
         return settled
 
     def _send_on(self, reader: Subscription, owed: tuple[Any, ...]) -> None:
-        reader.owed = owed
+        reader.owed = (*reader.owed, *owed)
         reader.position, reader.id = self._journal.head, self._journal.head_id
         self._broadcaster.visit((reader,))

@@ -253,7 +253,7 @@ class Stream:
             self._snapshots.wait(reader)
         else:
             id_ = self.journal.head_id
-            reader.owed = (reader.encoding.gap(self.name, id_, Gap(reader.id, id_)),)
+            reader.owed = (*reader.owed, reader.encoding.gap(self.name, id_, Gap(reader.id, id_)))
             reader.position, reader.id = self.journal.head, id_
             self._broadcaster.visit((reader,))
 
@@ -334,6 +334,7 @@ class Stream:
         view.readers.pop(reader, None)
         if view.readers:
             return
+        view.close()
         del self._views[view.topics, view.encoding.name]
         self._of_all.pop(view, None)
         for topic in view.topics or ():

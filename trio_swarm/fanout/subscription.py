@@ -102,7 +102,9 @@ class Subscription:
         self.waiting = False  # for a snapshot
         self.started = False
         self.closed = False
-        self.owed: tuple[Any, ...] = ()  # control payloads (shared bytes, at most a gap and a snapshot) to go out first
+        self.owed: tuple[
+            Any, ...
+        ] = ()  # control payloads (shared bytes; a gap, a snapshot, a state a feed) to go first
         self.status_version = 0
         self.beat: EventId | None = None
         self._opening: Opening | None = None

@@ -1,8 +1,9 @@
 """A view: the readers of one stream who want the same topics in the same encoding. They share every byte.
 
 A view gives the range that follows a position. Ranges that are cut at a journal boundary never change, so they are
-kept in a cache that all views share, bounded in bytes: a thousand laggards at one position cost one encoding. A range
-that ends at the head is not kept: the next event would make it stale.
+kept in a cache that all views share, bounded in bytes: a thousand laggards at one position cost one encoding. What the
+journal has forgotten goes from there too, for nobody will be given it. A range that ends at the head is not kept: the
+next event would make it stale.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +42,10 @@ class RangeCache:
         if _size(step) <= self._steps.maxsize:
             self._steps[view.serial, position] = step
 
+    def drop(self, view: "View", position: int) -> None:
+        """Forget a range, if it is still kept."""
+        self._steps.pop((view.serial, position), None)
+
     @property
     def bytes(self) -> int:
         """What is kept now, headers included."""
@@ -62,7 +67,7 @@ def _size(step: Step) -> int:
 class View:
     """See the module. `serial` is unique in the process, so that a key of the cache is never another view's."""
 
-    __slots__ = ("_cache", "encoding", "journal", "readers", "serial", "stream", "topics")
+    __slots__ = ("_cache", "_kept", "encoding", "journal", "readers", "serial", "stream", "topics")
 
     def __init__(
         self, stream: str, journal: Journal, topics: Topics, encoding: Encoding, serial: int, cache: RangeCache
@@ -74,6 +79,13 @@ class View:
         self.readers: dict[Subscription, None] = {}
         self.journal = journal
         self._cache = cache
+        self._kept: set[int] = set()  # positions whose ranges are in the cache, or were
+
+    def close(self) -> None:
+        """Nobody reads here any more: give back the cache's room."""
+        for position in self._kept:
+            self._cache.drop(self, position)
+        self._kept.clear()
 
     def step(self, position: int) -> Step:
         """The range that a reader at this position is given next."""
@@ -90,5 +102,10 @@ class View:
         if taken.end == journal.head:
             return payload, taken.end, journal.head_id
         step = payload, taken.end, taken.events[-1].id
+        forgotten = journal.head - len(journal)
+        for gone in [kept for kept in self._kept if kept < forgotten]:
+            self._kept.discard(gone)
+            self._cache.drop(self, gone)
+        self._kept.add(position)
         self._cache.keep(self, position, step)
         return step
