@@ -9,7 +9,6 @@ it up afterwards; on another host, or another Hypercorn, the portable transport 
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -18,9 +17,9 @@ from starlette.routing import BaseRoute
 
 from trio_swarm.edge import worker
 from trio_swarm.edge.app import Edge
-from trio_swarm.errors import HostError, SwarmError
+from trio_swarm.errors import HostError
 from trio_swarm.objects.durable import DurableObject
-from trio_swarm.runtime import Swarm, open_swarm
+from trio_swarm.runtime import Swarm, leaf, open_swarm
 from trio_swarm.settings import Settings, load
 
 Scope = MutableMapping[str, Any]
@@ -60,12 +59,13 @@ class App:
             raise HostError(f"the host began its lifespan with {message['type']}")
         started = False
         try:
+            if not trio.lowlevel.in_trio_run():
+                raise HostError("trio_swarm runs on Trio: start the host with -k trio")  # noqa: TRY301 - as others
             settings = self._settings or load(os.environ.get("TRIO_SWARM_CONFIG"), os.environ)
             async with open_swarm(self._objects, settings=settings) as swarm, trio.open_nursery() as nursery:
                 edge = Edge(swarm.directory, settings, self._pages)
                 await nursery.start(edge.run)
-                with ExitStack() as stack:
-                    self._put_connection_class_in_place(stack, settings, edge)
+                with worker.install(worker.make_connection_class(settings, on_context=edge.on_context)):
                     self._edge, self.swarm = edge, swarm
                     try:
                         await send({"type": "lifespan.startup.complete"})
@@ -75,20 +75,21 @@ class App:
                     finally:
                         self._edge = self.swarm = None
                         nursery.cancel_scope.cancel()
-        except SwarmError as error:
+        except Exception as error:
             if started:
                 raise
-            _log.error("start_failed", error=str(error))
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await _refuse_to_start(leaf(error), send)
         else:
             await send({"type": "lifespan.shutdown.complete"})
 
-    @staticmethod
-    def _put_connection_class_in_place(stack: ExitStack, settings: Settings, edge: Edge) -> None:
-        try:
-            stack.enter_context(worker.install(worker.make_connection_class(settings, on_context=edge.on_context)))
-        except HostError as error:
-            _log.warning("portable_transport", reason=str(error))
+
+async def _refuse_to_start(reason: BaseException, send: Send) -> None:
+    """Tell the host why; what it makes of that carries the reason as its context."""
+    _log.error("start_failed", error=str(reason))
+    try:
+        raise reason  # noqa: TRY301 - to have a context, it has to be raised here
+    except Exception:  # noqa: BLE001 - see above
+        await send({"type": "lifespan.startup.failed", "message": str(reason)})
 
 
 def create_app(

@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 import trio
 
-from trio_swarm.errors import SettingsError
+from trio_swarm.errors import SettingsError, SwarmError
 from trio_swarm.fanout.streams import Streams, StreamsStatistics
 from trio_swarm.journal.clock import IdClock
 from trio_swarm.live.channel import Channel
@@ -84,7 +84,7 @@ async def open_swarm(
         rng: for jitter; give a seeded one to make a test repeatable.
 
     Raises:
-        SettingsError: the settings do not add up.
+        SettingsError: the settings do not add up, or a class does not.
 
     What the body raises comes out as it is; a fault of the runtime's own comes out in an exception group.
     """
@@ -99,38 +99,46 @@ async def open_swarm(
         kinds.append(hub_class(settings.feed, settings.upstream, settings.limits, grace_s=settings.objects.grace_s))
     raised: BaseException | None = None
     try:
-        async with trio.open_nursery() as outer:
-            clock = IdClock(lambda: time.time_ns() // 1_000_000, await store.clock_mark())
-            await _reserve(clock, store)
-            streams = Streams(clock, settings.limits)
-            directory = Directory(kinds, streams=streams, storage=store, clock=clock, settings=settings, rng=rng)
-            outer.start_soon(_keep_reserving, clock, store)
-            await outer.start(streams.run)
-            try:
+        clock = IdClock(lambda: time.time_ns() // 1_000_000, await store.clock_mark())
+        await _reserve(clock, store)
+        streams = Streams(clock, settings.limits)
+        directory = Directory(kinds, streams=streams, storage=store, clock=clock, settings=settings, rng=rng)
+        started = False
+        try:
+            async with trio.open_nursery() as outer:
+                outer.start_soon(_keep_reserving, clock, store)
+                await outer.start(streams.run)
                 async with trio.open_nursery() as inner:
                     await inner.start(directory.run)
+                    started = True
                     try:
                         yield Swarm(settings, directory, streams, store)
-                    except BaseException as error:
+                    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised again below, bare
                         raised = error
-                        raise
-                    finally:
-                        inner.cancel_scope.cancel()
-            finally:
+                    inner.cancel_scope.cancel()
                 outer.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if raised is not None and _only(group, raised):
-            raise raised from None
-        raise
+        except BaseException as error:
+            if raised is not None:
+                raise BaseExceptionGroup("the body and the runtime both failed", [raised, error]) from None
+            reason = leaf(error)
+            if not started and isinstance(reason, SwarmError):
+                raise reason from None
+            raise
+        if raised is not None:
+            raise raised
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(settings.liveness.shutdown_s):
             await store.aclose()
 
 
-def _only(group: BaseExceptionGroup[BaseException], error: BaseException) -> bool:
-    """Whether a group holds this one error (in however many wrappers) and nothing else."""
-    rest = group.split(lambda e: e is error)[1]
-    return rest is None or rest.split(trio.Cancelled)[1] is None
+def leaf(error: BaseException) -> BaseException:
+    """The one error in a group of groups; the group itself where it holds several."""
+    while isinstance(error, BaseExceptionGroup):
+        rest = error.split(trio.Cancelled)[1]
+        if rest is None or len(rest.exceptions) != 1:
+            break
+        error = rest.exceptions[0]
+    return error
 
 
 def _open_storage(settings: Settings) -> Storage:

@@ -13,7 +13,7 @@ from trio_swarm.fanout.broadcaster import WRITES_A_TURN
 from trio_swarm.fanout.encoding import EVENTS, SSE_CHUNKED, WS_FRAMES
 from trio_swarm.fanout.reader import Reader
 from trio_swarm.fanout.stream import Demand
-from trio_swarm.fanout.streams import Streams
+from trio_swarm.fanout.streams import BLANK_JOURNALS, Streams
 from trio_swarm.journal.clock import IdClock
 from trio_swarm.journal.event import START, Draft, EventId
 from trio_swarm.journal.journal import Gap
@@ -178,6 +178,121 @@ async def test_a_laggard_with_policy_disconnect_is_aborted(autojump_clock, strea
     sink.drain()
     await trio.testing.wait_all_tasks_blocked()
     assert sink.aborted == "lagged"
+
+
+async def test_no_event_overtakes_the_snapshot_it_should_follow(autojump_clock, streams, publish):
+    """A reader whose snapshot is still owed, because its socket is full, is given nothing else before it."""
+    stream = open_stream(streams, events=3)
+    stream.lag_policy = "snapshot"
+    stream.ask_snapshot = lambda: None
+    sink = Sink(hold=True)
+    reader = stream.subscribe(sink, encoding=EVENTS, topics=frozenset({"a"}))
+    stream.give_snapshot(stream.take_waiters(), b"0")
+    await reader.opened()
+    reader.start()
+    for number in range(9):
+        publish(stream, ("a", b"%d" % number))
+        await trio.testing.wait_all_tasks_blocked()
+    sink.drain()
+    await trio.testing.wait_all_tasks_blocked()
+    stream.give_snapshot(stream.take_waiters(), b'"state"')
+    await trio.testing.wait_all_tasks_blocked()
+    reader.add_topics(frozenset({"b"}))
+    publish(stream, ("a", b"after"))
+    for _ in range(4):
+        await trio.testing.wait_all_tasks_blocked()
+        if not sink.ready:
+            sink.drain()
+    got = [item for payload in sink.payloads[1:] for item in payload]
+    assert [type(item).__name__ for item in got] == ["GapNotice", "SnapshotNotice", "Event"]
+
+
+async def test_an_object_that_failed_lets_go_of_those_a_dead_turn_had_taken(autojump_clock, streams):
+    """Readers in a batch that nobody will answer are told that there is no snapshot."""
+    stream = open_stream(streams)
+    stream.ask_snapshot = lambda: None
+    taken = stream.subscribe(Sink(), encoding=EVENTS)
+    stream.take_waiters()
+    waiting = stream.subscribe(Sink(), encoding=EVENTS)
+    stream.abandon_snapshots("it failed")
+    assert [(await reader.opened()).error for reader in (taken, waiting)] == ["it failed"] * 2
+
+
+async def test_a_replay_that_falls_off_the_journal_is_a_gap_from_where_it_was(autojump_clock, streams, publish):
+    """Topics that were promised from an older id, and are lost on the way, are told with that id."""
+    stream = open_stream(streams, events=6)
+    publish(stream, ("b", b"b1"), ("a", b"a1"))
+    sink = Sink(hold=True)
+    reader = await live(stream, sink, EVENTS, topics=frozenset({"a"}))
+    publish(stream, ("a", b"a2"))
+    await trio.testing.wait_all_tasks_blocked()
+    seen = reader.id
+    assert reader.add_topics(frozenset({"b"}), START).recovered
+    for _ in range(9):
+        publish(stream, ("c", b"c"))
+    sink.drain()
+    await trio.testing.wait_all_tasks_blocked()
+    [notice] = sink.payloads[-1]
+    assert notice.gap.after < seen
+    assert notice.gap.after == START
+
+
+async def test_a_reader_sent_away_for_lagging_is_gone(autojump_clock, streams, publish):
+    """`disconnect` aborts once, and the stream forgets the reader."""
+    stream = open_stream(streams, events=3)
+    stream.lag_policy = "disconnect"
+    sink = Sink(hold=True)
+    await live(stream, sink, EVENTS)
+    for number in range(9):
+        publish(stream, ("", b"%d" % number))
+        await trio.testing.wait_all_tasks_blocked()
+    sink.drain()
+    await trio.testing.wait_all_tasks_blocked()
+    assert stream.subscribers == 0
+
+
+async def test_a_feed_that_has_ended_is_not_told_to_later_readers(autojump_clock, streams):
+    """States live as long as their feeds: a thousand feeds one after the other leave nothing."""
+    stream = open_stream(streams)
+    for number in range(1_000):
+        stream.status(f"session {number}", "live")
+        stream.forget_status(f"session {number}")
+    sink = Sink()
+    await live(stream, sink)
+    assert not sink.payloads
+
+
+async def test_an_unchanged_state_is_not_told_again(autojump_clock, streams):
+    """A change of one feed tells that one."""
+    stream = open_stream(streams)
+    sink = Sink()
+    await live(stream, sink)
+    stream.status("one", "live")
+    stream.status("two", "live")
+    await trio.testing.wait_all_tasks_blocked()
+    stream.status("two", "down", "gone")
+    await trio.testing.wait_all_tasks_blocked()
+    assert sink.text.count('"feed":"one"') == 1
+
+
+async def test_a_stream_that_never_spoke_is_remembered_apart(autojump_clock, clock, streams):
+    """Coming back to an object that published nothing is no gap; names asked for at random push no history out."""
+    stream = open_stream(streams)
+    reader = await live(stream, Sink())
+    since = reader.id
+    reader.close()
+    streams.release("game/1")
+    again = open_stream(streams).subscribe(Sink(), encoding=EVENTS, since=since)
+    assert (await again.opened()).recovered
+    again.close()
+    spoken = streams.open("game/2", journal=JournalSettings(), latest=lambda _: False)
+    spoken.publish([(clock.next(), Draft(b"1"))])
+    streams.release("game/2")
+    for number in range(3 * BLANK_JOURNALS):
+        streams.open(f"random/{number}", journal=JournalSettings(), latest=lambda _: False)
+        streams.release(f"random/{number}")
+    assert streams.get("game/2") is spoken
+    assert streams.statistics().idle <= BLANK_JOURNALS + 1
 
 
 async def test_snapshots_are_single_flight_and_encoded_once(autojump_clock, streams, publish):

@@ -338,7 +338,7 @@ def test_whenever_the_scope_ends_nothing_is_left_and_nobody_hangs(callers, ends_
     """Callers of all sorts at once, turns and crashes under way, the runtime cancelled at any moment: all is gone."""
 
     async def main():
-        clean = (ObjectFailed, ObjectRestarted, SwarmClosed, TurnTimeout)
+        clean = (ObjectFailed, ObjectRestarted, SwarmClosed, TurnTimeout, StopAsyncIteration, trio.ClosedResourceError)
         ends = []
 
         async def one(reference, what, at, seconds, patience):

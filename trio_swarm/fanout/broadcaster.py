@@ -216,7 +216,8 @@ class Broadcaster:
         events = [e for e in taken.events if e.seq <= following.position and e.topic not in ahead]
         leg.position = min(taken.end, following.position)
         if events:
-            reader.id = max(reader.id, events[-1].id)
+            leg.id = events[-1].id
+            reader.id = max(reader.id, leg.id)
             reader.sink.write(reader.encoding.events(stream.name, events))
             self._writes += 1
         stream.merge_legs(reader)

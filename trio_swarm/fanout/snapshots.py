@@ -100,6 +100,13 @@ class Snapshots:
             else:
                 self._send_on(reader, () if gap is None else (reader.encoding.gap(self._name, id_, gap),))
 
+    def abandon(self, reason: str) -> None:
+        """There will be no snapshot for anybody who waits, in a batch or not."""
+        for batch in self._batches:
+            self._waiters.update(batch.readers)
+        self._batches.clear()
+        self.fail(self.take(), reason)
+
     def _settled(self, batch: SnapshotBatch) -> list[tuple[Subscription, Gap | None]]:
         """The readers of a batch, none of them waiting any more, with what each has missed."""
         if batch not in self._batches:

@@ -74,7 +74,7 @@ class Stream:
         self._by_topic: dict[str, dict[View, None]] = {}
         self._of_all: dict[View, None] = {}
         self._wanted: Counter[str] = Counter()
-        self._statuses: dict[str, tuple[str, str | None]] = {}
+        self._statuses: dict[str, tuple[str, str | None, int]] = {}  # with the version in which it changed
         self._status_version = 0
         self._snapshots = Snapshots(name, journal, broadcaster)
         journal.on_fold = self._before_fold
@@ -98,9 +98,13 @@ class Stream:
 
     def status(self, feed: str, state: str, reason: str | None = None) -> None:
         """Tell all readers, now and those to come, what state a feed is in; it is not journalled."""
-        self._statuses[feed] = (state, reason)
         self._status_version += 1
+        self._statuses[feed] = (state, reason, self._status_version)
         self._broadcaster.visit(self._subscriptions)
+
+    def forget_status(self, feed: str) -> None:
+        """The feed has ended: readers to come are not told of it. Idempotent."""
+        self._statuses.pop(feed, None)
 
     @property
     def ask_snapshot(self) -> Callable[[], None] | None:
@@ -122,6 +126,16 @@ class Stream:
     def snapshot_failed(self, batch: SnapshotBatch, reason: str) -> None:
         """The snapshot's turn raised: those who wait go on live, with their gap, without a snapshot."""
         self._snapshots.fail(batch, reason)
+
+    def abandon_snapshots(self, reason: str) -> None:
+        """The object has failed: nobody will answer those who wait, nor those whom a dead turn had taken."""
+        self._snapshots.abandon(reason)
+
+    def end(self) -> None:
+        """The object is gone for good, or the runtime ends: whoever still reads is ended too."""
+        for reader in tuple(self._subscriptions):
+            reader.sink.abort("the runtime ends")
+            reader.close()
 
     @property
     def demand(self) -> Demand:
@@ -182,19 +196,23 @@ class Stream:
             opening, position = Opening(since, recovered=True, gap=None), resumed.position
             if resumed.gap is not None:
                 opening = Opening(resumed.gap.before, gap=resumed.gap)
-        if not reader.waiting:  # else the snapshot brings all topics to one position
+        if reader.waiting:  # the snapshot brings all topics to one position; what it stands for must be told
+            opening = Opening(journal.head_id)
+            if since is not None:
+                reader.after = since if reader.after is None else min(reader.after, since)
+        else:
             self.settle(reader)
-            legs = reader.legs or [Leg(reader.topics, reader.position)]
+            legs = reader.legs or [Leg(reader.topics, reader.position, reader.id)]
             if len(legs) > 1 or legs[0].position != position:
                 self._leave_view(reader)
-                reader.legs = sorted([*legs, Leg(fresh, position)], key=lambda leg: leg.position)
+                reader.legs = sorted([*legs, Leg(fresh, position, opening.id)], key=lambda leg: leg.position)
         known = reader.topics
         reader.topics = None if fresh is None else known | fresh
         if fresh is None:
             self._want(known, -1)
         else:
             self._want(fresh, 1)
-        if reader.started and reader.legs is None and not reader.waiting:
+        if reader.started and reader.legs is None and not reader.waiting and not reader.owed:
             self._leave_view(reader)
             self._join_view(reader)
         self._broadcaster.visit((reader,))
@@ -212,8 +230,9 @@ class Stream:
         self._want(gone, -1)
         reader.topics = rest
         if reader.legs is not None:
-            legs = [Leg(None if leg.topics is None else leg.topics - gone, leg.position) for leg in reader.legs]
-            reader.legs = [leg for leg in legs if leg.topics is None or leg.topics]
+            for leg in reader.legs:
+                leg.topics = None if leg.topics is None else leg.topics - gone
+            reader.legs = [leg for leg in reader.legs if leg.topics is None or leg.topics]
             self.merge_legs(reader)
         elif reader.view is not None:
             self._leave_view(reader)
@@ -244,16 +263,18 @@ class Stream:
     def lagged(self, reader: Subscription) -> None:
         """A live reader's position fell off the journal: do what the policy says."""
         self._leave_view(reader)
+        after = min([reader.id, *(leg.id for leg in reader.legs or ())])
         reader.legs = None
         policy = reader.policy or self.lag_policy
         if policy == "disconnect":
             reader.sink.abort("lagged")
+            reader.close()
         elif policy == "snapshot" and self._snapshots.ask is not None:
-            reader.after = reader.id
+            reader.after = after
             self._snapshots.wait(reader)
         else:
             id_ = self.journal.head_id
-            reader.owed = (*reader.owed, reader.encoding.gap(self.name, id_, Gap(reader.id, id_)))
+            reader.owed = (*reader.owed, reader.encoding.gap(self.name, id_, Gap(after, id_)))
             reader.position, reader.id = self.journal.head, id_
             self._broadcaster.visit((reader,))
 
@@ -266,10 +287,11 @@ class Stream:
             first = legs.pop(0)
             second = legs[0].topics
             legs[0].topics = None if first.topics is None or second is None else first.topics | second
+            legs[0].id = max(first.id, legs[0].id)
         if len(legs) == 1:
             reader.position = legs[0].position
             reader.legs = None
-            if reader.started:
+            if reader.started and not reader.owed:
                 self._join_view(reader)
 
     def resume_live(self, reader: Subscription) -> None:
@@ -279,11 +301,16 @@ class Stream:
 
     def status_payloads(self, reader: Subscription) -> list[Any]:
         """The states this reader has not been told."""
-        if reader.status_version == self._status_version:
+        told = reader.status_version
+        if told == self._status_version:
             return []
         reader.status_version = self._status_version
         encode = reader.encoding.status
-        return [encode(self.name, feed, state, reason) for feed, (state, reason) in self._statuses.items()]
+        return [
+            encode(self.name, feed, state, reason)
+            for feed, (state, reason, version) in self._statuses.items()
+            if version > told
+        ]
 
     def temporary_view(self, topics: Topics, encoding: Encoding) -> View:
         """A view for a leg of a replay: shared with nobody who is live."""

@@ -18,6 +18,7 @@ from trio_swarm.journal.clock import IdClock
 from trio_swarm.journal.journal import Journal
 from trio_swarm.settings import JournalSettings, Limits
 
+BLANK_JOURNALS = 1_000  # 3 KB each; their clients come back to "nothing missed" rather than to a gap
 SWEEP_S = 10.0  # retention by age is exact on every read; this only frees memory
 
 
@@ -48,6 +49,7 @@ class Streams:
         self._now = now
         self._live: dict[str, Stream] = {}
         self._idle: OrderedDict[str, tuple[Stream, float]] = OrderedDict()  # with the moment when its age is over
+        self._blank: OrderedDict[str, tuple[Stream, float]] = OrderedDict()  # idle too, but nothing was published
         self._ages: dict[str, float] = {}
         self._cache = RangeCache(limits.shared_range_bytes)
         self.broadcaster = Broadcaster()
@@ -57,7 +59,7 @@ class Streams:
         stream = self._live.get(name)
         if stream is not None:
             return stream
-        kept = self._idle.pop(name, None)
+        kept = self._idle.pop(name, None) or self._blank.pop(name, None)
         if kept is None:
             made = Journal(
                 start=self._clock.next(),
@@ -74,23 +76,29 @@ class Streams:
         return stream
 
     def release(self, name: str) -> None:
-        """The object has stopped: keep its journal for those who come back. Idempotent."""
+        """The object has stopped: keep its journal for those who come back. Idempotent.
+
+        Who still reads is ended: an object stops without readers, except at the end of the runtime.
+        """
         stream = self._live.pop(name, None)
         if stream is None:
             return
         age = self._ages.pop(name)
         stream.ask_snapshot = None
         stream.on_demand = None
-        if len(stream.journal):
-            self._idle[name] = (stream, self._now() + age)
-            self._trim()
+        stream.end()
+        # Blank ones are kept apart, so that asking for names at random pushes nobody's history out.
+        kept = self._idle if stream.journal.head else self._blank
+        kept[name] = (stream, self._now() + age)
+        self._trim()
 
     def get(self, name: str) -> Stream | None:
         """A live or idle stream, if there is one."""
         stream = self._live.get(name)
-        if stream is None and name in self._idle:
-            self._idle.move_to_end(name)
-            stream = self._idle[name][0]
+        for kept in (self._idle, self._blank):
+            if stream is None and name in kept:
+                kept.move_to_end(name)
+                stream = kept[name][0]
         return stream
 
     def sweep(self) -> None:
@@ -98,8 +106,9 @@ class Streams:
         now = self._now()
         for stream in self._live.values():
             stream.journal.expire(now)
-        for name in [name for name, (_, until) in self._idle.items() if until <= now]:
-            del self._idle[name]
+        for kept in (self._idle, self._blank):
+            for name in [name for name, (_, until) in kept.items() if until <= now]:
+                del kept[name]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Broadcast and sweep until cancelled."""
@@ -114,7 +123,7 @@ class Streams:
         """A moment of all streams."""
         return StreamsStatistics(
             live=len(self._live),
-            idle=len(self._idle),
+            idle=len(self._idle) + len(self._blank),
             idle_bytes=sum(stream.journal.bytes for stream, _ in self._idle.values()),
             shared_range_bytes=self._cache.bytes,
             broadcaster=self.broadcaster.statistics(),
@@ -122,6 +131,8 @@ class Streams:
         )
 
     def _trim(self) -> None:
+        while len(self._blank) > BLANK_JOURNALS:
+            self._blank.popitem(last=False)
         held = sum(stream.journal.bytes for stream, _ in self._idle.values())
         while self._idle and (len(self._idle) > self._limits.journals or held > self._limits.idle_journal_bytes):
             _, (oldest, _) = self._idle.popitem(last=False)

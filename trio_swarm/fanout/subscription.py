@@ -56,10 +56,11 @@ class Opening:
 
 @attrs.define
 class Leg:
-    """Some topics at a position of their own."""
+    """Some topics at a position of their own, and the last id that a reader of them alone would have been given."""
 
     topics: Topics
     position: int
+    id: EventId
 
 
 class Subscription:

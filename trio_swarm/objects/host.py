@@ -211,7 +211,7 @@ class Host:
         if self.state == "failed":
             self.mailbox.clear(self.failure)
             self.snapshot_asked = self.demand_asked = False
-            self.stream.snapshot_failed(self.stream.take_waiters(), self.last_error)
+            self.stream.abandon_snapshots(self.last_error)
 
     def statistics(self) -> ObjectStatistics:
         """A moment of this object."""

@@ -20,7 +20,7 @@ import trio
 
 from trio_swarm.errors import ObjectRestarted, Restart, SwarmClosed, TooManyTasks, TurnTimeout
 from trio_swarm.objects.gate import Departure, Gate, Stamped
-from trio_swarm.objects.items import Message, Publish, Start, StatusChange, Stop
+from trio_swarm.objects.items import Message, Publish, Snapshot, Start, StatusChange, Stop
 from trio_swarm.objects.mailbox import CALL, FEED, Item
 from trio_swarm.objects.store import Overlay
 from trio_swarm.objects.timers import TaskHandle
@@ -200,7 +200,8 @@ class Incarnation:
         """A turn raised: nothing of it is kept, and its caller gets the exception."""
         if isinstance(error, Restart) and not isinstance(item, Stop):
             self.gate.leave(Departure(item, error=self._lost("it asked for it")))
-            self.fail(error, counted=isinstance(item, Start))
+            # A life that ends before anybody was served must not go round for ever.
+            self.fail(error, counted=isinstance(item, Start | Snapshot))
             return
         self.gate.leave(Departure(item, error=error))
         if item.crashes:
@@ -288,6 +289,7 @@ class Incarnation:
             try:
                 await feed.run(deliver, status)
             finally:
+                self._forget_status(name)
                 self.pinned_feeds -= pinned
                 self.active_at = trio.current_time()
                 self.host.watch_idle()
@@ -320,6 +322,13 @@ class Incarnation:
             self.fail(error, counted=True)
         finally:
             self.tasks.pop(handle, None)
+
+    def _forget_status(self, feed: str) -> None:
+        """A feed has ended: nobody is told of it any more."""
+        waiting = self._statuses.pop(feed, None)
+        if waiting is not None:
+            self.gate.drop(waiting)
+        self.host.stream.forget_status(feed)
 
     def _pass_status(self, feed: str, state: str, reason: str | None) -> None:
         waiting = self._statuses.pop(feed, None)
