@@ -1,6 +1,7 @@
 """The runtime's scope: what goes in starts, what comes out comes out as it is, and at the end nothing is left."""
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -116,6 +117,30 @@ def test_a_host_that_does_not_run_on_trio_is_told_so():
     coroutine = create_app(settings=Settings())({"type": "lifespan"}, receive, send)
     with pytest.raises(Answered, match="-k trio"):
         coroutine.send(None)
+
+
+async def test_the_tree_shows_what_runs(autojump_clock):
+    """Kinds, objects, timers, topics and readers, as data that JSON can hold."""
+
+    class Clocked(Game):
+        kind = "clocked"
+
+        async def start(self):
+            self.every(30, self.tick)
+
+        async def tick(self):
+            self.publish("tick", 1)
+
+    async with open_swarm(objects=[Clocked]) as swarm, swarm.get(Clocked, "a").watch("tick"):
+        tree = msgspec.json.decode(msgspec.json.encode(swarm.tree()))
+        found = tree["kinds"]["clocked"]["a"]
+        assert found["state"] == "running"
+        assert found["tasks"] == [["every", "tick", ""]]
+        assert found["topics"] == ["tick"]
+        assert found["subscribers"] == 1
+        assert tree["runtime"]["live_streams"] == 1
+        assert tree["clients"] == []
+        assert swarm.statistics().streams.live == 1
 
 
 def test_every_error_of_the_tree_writes_its_sentence():

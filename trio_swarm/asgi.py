@@ -64,6 +64,7 @@ class App:
             settings = self._settings or load(os.environ.get("TRIO_SWARM_CONFIG"), os.environ)
             async with open_swarm(self._objects, settings=settings) as swarm, trio.open_nursery() as nursery:
                 edge = Edge(swarm.directory, settings, self._pages)
+                swarm.clients = edge.tree
                 await nursery.start(edge.run)
                 with worker.install(worker.make_connection_class(settings, on_context=edge.on_context)):
                     self._edge, self.swarm = edge, swarm

@@ -11,7 +11,7 @@ store: whatever raised, hung or was cancelled on the way.
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -49,6 +49,7 @@ class Swarm:
         self.directory = directory
         self.streams = streams
         self.storage = storage
+        self.clients: Callable[[], list[dict[str, Any]]] | None = None  # set by whoever serves clients from outside
 
     def get(self, kind: type[DurableObject] | str, id: str) -> Reference:
         """The object of this kind and id. It starts when it is first used, not before.
@@ -59,8 +60,18 @@ class Swarm:
         return self.directory.get(kind, id)
 
     def tree(self) -> dict[str, Any]:
-        """The whole tree as plain data: kinds, objects, their timers, feeds, topics and readers."""
-        return {"runtime": {"store": self.settings.store}, "kinds": self.directory.tree()}
+        """The whole tree as plain data.
+
+        `runtime` (the store, live and idle streams), `kinds` (each with its objects by id: state, turns, mailbox,
+        timers, feeds and tasks, journal, topics that readers name, subscribers), and `clients` (transport, address,
+        streams).
+        """
+        streams = self.streams.statistics()
+        return {
+            "runtime": {"store": self.settings.store, "live_streams": streams.live, "idle_streams": streams.idle},
+            "kinds": self.directory.tree(),
+            "clients": [] if self.clients is None else self.clients(),
+        }
 
     def statistics(self) -> SwarmStatistics:
         """A moment of everything."""

@@ -11,7 +11,7 @@ the others leave the framing to the ASGI host.
     EVENTS                              a tuple of the `Event`s themselves, for readers in this process
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -73,7 +73,7 @@ class Encoding(Protocol):
         """Encode what a new stream begins with; None where the format answers in another way."""
 
 
-def gap_data(gap: Gap) -> dict[str, str]:
+def _gap_data(gap: Gap) -> dict[str, str]:
     """The JSON of a gap, as documented."""
     return {"after": str(gap.after), "before": str(gap.before)}
 
@@ -102,7 +102,7 @@ class _Sse:
         return self._wrap(b"".join(parts))
 
     def gap(self, stream: str, id: EventId, gap: Gap) -> bytes:  # noqa: ARG002 - the stream is the URL's
-        return self._wrap(sse.encode_event(_encode(gap_data(gap)), id=str(id), event="gap"))
+        return self._wrap(sse.encode_event(_encode(_gap_data(gap)), id=str(id), event="gap"))
 
     def snapshot(self, stream: str, id: EventId, data: bytes) -> bytes:  # noqa: ARG002
         return self._wrap(sse.encode_event(data, id=str(id), event="snapshot"))
@@ -119,7 +119,7 @@ class _Sse:
         # has not seen.
         told = [("hello", _encode({"client": client}))]
         if gap is not None:
-            told.append(("gap", _encode(gap_data(gap))))
+            told.append(("gap", _encode(_gap_data(gap))))
         if snapshot is not None:
             told.append(("snapshot", snapshot))
         last = len(told) - 1
@@ -131,27 +131,24 @@ class _Sse:
 
 
 class _WebSocket:
-    """JSON messages; `_pack` makes of their payloads what the sink takes."""
+    """JSON messages; `pack` makes of their payloads what the sink takes."""
 
-    name = "websocket"
-
-    def _pack(self, payloads: Sequence[bytes]) -> Any:
-        raise NotImplementedError
+    def __init__(self, name: str, pack: Callable[[Sequence[bytes]], Any]) -> None:
+        self.name = name
+        self._pack = pack
 
     def events(self, stream: str, events: Sequence[Event]) -> Any:
         message = messages.event_message
         return self._pack([message(stream, e.topic, e.type, str(e.id), e.offset, e.data) for e in events])
 
     def gap(self, stream: str, id: EventId, gap: Gap) -> Any:
-        return self._pack([_encode({"type": "gap", "stream": stream, "id": str(id), "data": gap_data(gap)})])
+        return self._pack([messages.gap_message(stream, str(id), str(gap.after), str(gap.before))])
 
     def snapshot(self, stream: str, id: EventId, data: bytes) -> Any:
-        message = {"type": "snapshot", "stream": stream, "id": str(id), "data": msgspec.Raw(data)}
-        return self._pack([_encode(message)])
+        return self._pack([messages.snapshot_message(stream, str(id), data)])
 
     def status(self, stream: str, feed: str, state: str, reason: str | None) -> Any:
-        data = {"feed": feed, "state": state, "reason": reason}
-        return self._pack([_encode({"type": "status", "stream": stream, "data": data})])
+        return self._pack([messages.status_message(stream, feed, state, reason)])
 
     def position(self, stream: str, id: EventId) -> None:  # noqa: ARG002 - pings keep a WebSocket alive
         return None
@@ -160,18 +157,12 @@ class _WebSocket:
         return None  # the answer `subscribed` says it
 
 
-class _WsFrames(_WebSocket):
-    name = "websocket-frames"
-
-    def _pack(self, payloads: Sequence[bytes]) -> bytes:
-        return b"".join(map(frames.text_frame, payloads))
+def _frames(payloads: Sequence[bytes]) -> bytes:
+    return b"".join(map(frames.text_frame, payloads))
 
 
-class _WsTexts(_WebSocket):
-    name = "websocket-texts"
-
-    def _pack(self, payloads: Sequence[bytes]) -> tuple[str, ...]:
-        return tuple(payload.decode() for payload in payloads)
+def _texts(payloads: Sequence[bytes]) -> tuple[str, ...]:
+    return tuple(payload.decode() for payload in payloads)
 
 
 class _Events:
@@ -202,6 +193,6 @@ SSE_CHUNKED: Encoding = _Sse("sse-chunked", envelope=False, chunked=True)
 SSE_ENVELOPE_CHUNKED: Encoding = _Sse("sse-envelope-chunked", envelope=True, chunked=True)
 SSE: Encoding = _Sse("sse", envelope=False, chunked=False)
 SSE_ENVELOPE: Encoding = _Sse("sse-envelope", envelope=True, chunked=False)
-WS_FRAMES: Encoding = _WsFrames()
-WS_TEXTS: Encoding = _WsTexts()
+WS_FRAMES: Encoding = _WebSocket("websocket-frames", _frames)
+WS_TEXTS: Encoding = _WebSocket("websocket-texts", _texts)
 EVENTS: Encoding = _Events()

@@ -233,7 +233,12 @@ class Host:
 
     def tree(self) -> dict[str, Any]:
         """This object and what hangs on it, as plain data."""
-        return attrs.asdict(self.statistics())
+        demand = self.stream.demand
+        return {
+            **attrs.asdict(self.statistics()),
+            "journal": attrs.asdict(self.stream.journal.statistics()),
+            "topics": sorted(demand.topics),  # those that readers name
+        }
 
 
 _is_restart = partial(lambda kind, error: isinstance(error, kind), Restart)
