@@ -416,5 +416,5 @@ class HostError(SwarmError):
         return self.reason
 
 
-class Restart(Exception):  # noqa: N818 - an instruction, not an error
+class Restart(Exception):
     """Raised by author code in a turn: undo the turn and start this object again from storage."""

@@ -130,10 +130,11 @@ async def open_swarm(
                 outer.cancel_scope.cancel()
         except BaseException as error:
             if raised is not None:
-                raise BaseExceptionGroup("the body and the runtime both failed", [raised, error]) from None
+                both = [raised, error]  # a cancellation is in there, where Trio finds it
+                raise BaseExceptionGroup("the body and the runtime both failed", both) from None  # noqa: ASYNC104
             reason = leaf(error)
             if not started and isinstance(reason, SwarmError):
-                raise reason from None
+                raise reason from None  # noqa: ASYNC104 - of no more than a start
             raise
         if raised is not None:
             raise raised

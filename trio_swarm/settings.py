@@ -3,6 +3,7 @@
 One immutable attrs tree. `load()` reads it from a TOML file and the environment and refuses what it does not know.
 """
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -21,6 +22,14 @@ RANGE_BYTES = 64 * KIB  # one write of replay: large enough to amortise a system
 
 _ENVIRONMENT_PREFIX = "TRIO_SWARM_"
 _NOT_SETTINGS = {"TRIO_SWARM_CONFIG", "TRIO_SWARM_SHARED"}
+
+# Every other number is above 0: a limit of nothing serves nothing, and a time of nothing waits for nothing.
+_MAY_BE_ZERO = {
+    "limits.idle_journal_bytes",  # of an object that stopped nothing is kept
+    "liveness.retry_min_s",  # some come back at once
+    "objects.crashes",  # the first crash is one too many
+    "upstream.quick_restarts",  # the first failure is `down`
+}
 
 
 @attrs.frozen
@@ -148,7 +157,8 @@ def load(path: str | os.PathLike[str] | None = None, environment: Mapping[str, s
     """Read the settings from a TOML file (if any), then from variables such as `TRIO_SWARM_LIMITS__CONNECTIONS`.
 
     Raises:
-        SettingsError: the file cannot be read, or a key or value is not known; it names the place.
+        SettingsError: the file cannot be read, a key or value is not known, or a number is out of range; it names the
+            place.
     """
     values: dict[str, Any] = {}
     where = "settings"
@@ -161,10 +171,11 @@ def load(path: str | os.PathLike[str] | None = None, environment: Mapping[str, s
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(where, f"is not TOML: {error}") from error
     settings = _convert(values, where)
+    _check_numbers(settings, where)
     for name, text in sorted((environment or {}).items()):
         if name.startswith(_ENVIRONMENT_PREFIX) and name not in _NOT_SETTINGS:
             keys = name.removeprefix(_ENVIRONMENT_PREFIX).lower().split("__")
-            settings = _replace(settings, keys, text, name)
+            settings = _replace(settings, keys, text, name, "")
     names = [feed.name for feed in settings.feed]
     for name in names:
         if names.count(name) > 1:
@@ -174,6 +185,8 @@ def load(path: str | os.PathLike[str] | None = None, environment: Mapping[str, s
 
 def _convert(values: Mapping[str, Any], where: str) -> Settings:
     _refuse_unknown(Settings, values, where, "")
+    if isinstance(values.get("feed"), Mapping):
+        raise SettingsError(where, "[feed] is a single table, and there may be several: write [[feed]]")
     try:
         return msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
@@ -195,17 +208,44 @@ def _refuse_unknown(cls: Any, values: Mapping[str, Any], where: str, prefix: str
                     _refuse_unknown(FeedSettings, item, where, "feed.")
 
 
-def _replace(record: attrs.AttrsInstance, keys: list[str], text: str, where: str) -> Any:
+def _check_numbers(record: attrs.AttrsInstance, where: str, prefix: str = "") -> None:
+    for field in attrs.fields(type(record)):
+        value = getattr(record, field.name)
+        if attrs.has(type(value)):
+            _check_numbers(value, where, f"{prefix}{field.name}.")
+        elif reason := _range_error(value, f"{prefix}{field.name}"):
+            raise SettingsError(where, f"{prefix}{field.name}: {reason}")
+
+
+def _range_error(value: Any, key: str) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not math.isfinite(value):
+        return f"{value} is not a finite number"
+    if key in _MAY_BE_ZERO:
+        return f"{value} is below 0" if value < 0 else None
+    return f"{value} is not above 0" if value <= 0 else None
+
+
+def _replace(record: attrs.AttrsInstance, keys: list[str], text: str, where: str, prefix: str) -> Any:
     """Set one leaf from an environment variable."""
     hints = get_type_hints(type(record))
     head, *rest = keys
     if head not in hints or (bool(rest) != attrs.has(hints[head])) or head == "feed":
-        raise SettingsError(where, "names no setting that a variable can set")
+        start = _ENVIRONMENT_PREFIX + prefix.replace(".", "__").upper()
+        known = [
+            f"{start}{name.upper()}{'__…' if attrs.has(hint) else ''}"
+            for name, hint in sorted(hints.items())
+            if name != "feed"
+        ]
+        raise SettingsError(where, f"names no setting that a variable can set; known here: {', '.join(known)}")
     if rest:
-        value = _replace(getattr(record, head), rest, text, where)
+        value = _replace(getattr(record, head), rest, text, where, f"{prefix}{head}.")
     else:
         try:
             value = msgspec.convert(text, hints[head], strict=False)
         except msgspec.ValidationError as error:
             raise SettingsError(where, str(error)) from error
+        if reason := _range_error(value, f"{prefix}{head}"):
+            raise SettingsError(where, reason)
     return attrs.evolve(cast("Any", record), **{head: value})

@@ -1,13 +1,17 @@
 """An operator's mistake: one sentence on stderr, exit code 2, no traceback."""
 
 import socket
+import sys
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_swarm.cli.log import configure_log
 from trio_swarm.cli.serve import load_objects, parse_feed
 from trio_swarm.errors import SettingsError
+from trio_swarm.settings import load
 
 
 def check(result, *words):
@@ -36,6 +40,17 @@ def check(result, *words):
         (["serve", "--objects", "json"], ["no subclass of DurableObject"]),
         (["serve", "--bind", "127.0.0.1:0", "--store", "sqlite:x"], ["sqlite:x", "memory:"]),
         (["demo", "--bind", "[::]:0"], ["[::]:0", "--open"]),
+        (["replay", "x.jsonl", "--bind", "[::]:0"], ["[::]:0", "--open"]),
+        (["replay", "x.jsonl", "--loop", "--once"], ["exclude each other"]),
+        (["replay"], ["FILE"]),
+        (["replay", "x.jsonl", "--speed", "0"], ["--speed"]),
+        (["record", "ws://h"], ["FILE"]),
+        (["record", "ws://h", "f", "--second", "1"], ["--second"]),
+        (["serve", "--objects", ""], ["--objects game", "game.py"]),
+        (["serve", "--objects", "game.py"], ["write `--objects game`"]),
+        (["serve", "--objects", "./game"], ["write `--objects game`"]),
+        (["serve", "--objects", "my/game.py"], ["write `--objects my.game`"]),
+        (["serve", "--objects", "game:Game"], ["write `--objects game`", "all served"]),
     ],
 )
 def test_a_mistake_is_one_sentence(invoke, arguments, words):
@@ -52,7 +67,68 @@ def test_an_unknown_setting(invoke, tmp_path):
 def test_an_unknown_variable(invoke, monkeypatch):
     """So is a misspelt variable."""
     monkeypatch.setenv("TRIO_SWARM_LIMITS__CONECTIONS", "5")
-    check(invoke("serve"), "TRIO_SWARM_LIMITS__CONECTIONS")
+    check(invoke("serve"), "TRIO_SWARM_LIMITS__CONECTIONS", "known here: ", "TRIO_SWARM_LIMITS__CONNECTIONS")
+
+
+def test_the_settings_can_be_named_by_a_variable(invoke, monkeypatch):
+    """`TRIO_SWARM_CONFIG` is the file of `serve` where `--config` names none."""
+    monkeypatch.setenv("TRIO_SWARM_CONFIG", "no/such.toml")
+    check(invoke("serve"), "no/such.toml", "No such file")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("limits.connections = -1", "limits.connections: -1 is not above 0"),
+        ("limits.connections = 0", "limits.connections: 0 is not above 0"),
+        ("liveness.ping_s = 0.0", "liveness.ping_s: 0.0 is not above 0"),
+        ("liveness.ping_s = inf", "liveness.ping_s: inf is not a finite number"),
+        ("stall.seconds = nan", "stall.seconds: nan is not a finite number"),
+        ("liveness.retry_min_s = -0.5", "liveness.retry_min_s: -0.5 is below 0"),
+        ("[feed]\nname = 'x'", "[feed] is a single table, and there may be several: write [[feed]]"),
+    ],
+)
+def test_a_value_that_cannot_be(tmp_path, text, sentence):
+    """A number out of range, or a table where a list belongs, is named with its file."""
+    path = tmp_path / "b.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        load(path)
+    assert f"{path}: {sentence}" == str(raised.value)
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "1e999", "nan"])
+def test_a_number_of_a_variable_that_cannot_be(number):
+    """The same holds for the environment."""
+    with pytest.raises(SettingsError, match=r"^TRIO_SWARM_JOURNAL__AGE_S: "):
+        load(None, {"TRIO_SWARM_JOURNAL__AGE_S": number})
+
+
+def test_numbers_that_may_be_nothing():
+    """Where 0 means something, it is taken."""
+    assert 0 == load(None, {"TRIO_SWARM_LIVENESS__RETRY_MIN_S": "0"}).liveness.retry_min_s
+    assert 0 == load(None, {"TRIO_SWARM_OBJECTS__CRASHES": "0"}).objects.crashes
+
+
+def test_a_traceback_shows_no_local_variables(capsys):
+    """Clients' data and secrets stay out of the log, also where rich is installed."""
+    configure_log()
+    renderer = structlog.get_config()["processors"][-1]
+    structlog.reset_defaults()
+    assert structlog.dev.plain_traceback is renderer._exception_formatter
+    log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=[renderer])
+    secret = "hunter" + "2"
+    try:
+        check_password(secret)
+    except ValueError as error:
+        log.error("call_failed", exc_info=error)  # noqa: TRY400 - the processor is given what it wants
+    said = capsys.readouterr().err
+    assert "ValueError: refused" in said
+    assert "hunter2" not in said
+
+
+def check_password(secret):
+    raise ValueError("refused" if secret else "empty")
 
 
 def test_a_port_that_is_taken(invoke):
@@ -60,7 +136,7 @@ def test_a_port_that_is_taken(invoke):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         for command in ("serve", "demo"):
-            check(invoke(command, "--bind", bind), bind, "Address already in use")
+            check(invoke(command, "--bind", bind), bind, "Address already in use; give another with --bind HOST:PORT\n")
 
 
 @given(
@@ -103,7 +179,8 @@ def test_the_classes_of_a_module(module):
         "from trio_swarm.objects.durable import DurableObject\n"
         "from trio_swarm.live.channel import Channel\n"
         "class Game(DurableObject): pass\n"
-        "class Room(Channel): pass\n",
+        "class Room(Channel): pass\n"
+        "class _Base(DurableObject): pass\n",
     )
     assert [cls.__name__ for cls in load_objects(name)] == ["Game", "Room"]
 
@@ -113,7 +190,9 @@ def test_the_classes_of_a_module(module):
     [
         ("1 / 0\n", ["ZeroDivisionError", "cli_objects_", ".py:1"]),
         ("import no_such_thing\n", ["imports no_such_thing"]),
-        ("def broken(:\n", ["SyntaxError"]),
+        ("\ndef broken(:\n", ["SyntaxError", ".py:2"]),
+        ("import json\n\njson.loads('{')\n", ["JSONDecodeError", "cli_objects_", ".py:3"]),
+        ("from trio_swarm import exposed\nexposed(len)\n", ["TypeError", "cli_objects_", ".py:2"]),
     ],
 )
 def test_a_module_that_does_not_import(module, text, words):

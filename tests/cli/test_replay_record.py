@@ -264,6 +264,7 @@ async def test_a_recorder_that_is_killed_leaves_a_readable_file(tmp_path):
         (replay, ["broken.jsonl"], 2, "broken.jsonl, line 2: is not a frame"),
         (replay, ["c.jsonl", "--bind", "9000"], 2, "is not HOST:PORT"),
         (replay, ["c.jsonl", "--bind", "host:70000"], 2, "is not HOST:PORT"),
+        (replay, ["c.jsonl", "--bind", "0.0.0.0:0"], 2, "--open"),
         (replay, ["c.jsonl", "--speed", "0"], 2, "--speed"),
         (replay, ["c.jsonl", "--loop", "--once"], 2, "exclude each other"),
         (record, ["http://x", "new.jsonl"], 2, "is not a WebSocket URL"),
@@ -288,8 +289,9 @@ def test_a_port_that_is_taken(tmp_path):
     path = save(tmp_path / "c.jsonl", SMALL)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = CliRunner().invoke(replay, [str(path), "--bind", f"127.0.0.1:{taken.getsockname()[1]}"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "cannot listen on 127.0.0.1" in result.output
+    assert result.output.endswith("; give another with --bind HOST:PORT\n")
 
 
 async def test_strangers_do_not_end_a_replay():

@@ -4,12 +4,14 @@ import json
 
 import attrs
 import pytest
+import structlog
 import trio
 from edge_service import PATIENCE_S, open_service, quick, until
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from trio_swarm.objects.durable import DurableObject, exposed
 from trio_swarm.settings import LivenessSettings, Settings
 
 JSON = {"content_type": "application/json"}
@@ -147,8 +149,33 @@ async def test_an_exception_is_500_without_its_text(method):
         answer = await service.ask("POST", f"/v1/room/a/call/{method}")
         assert answer.status == 500
         assert b"secret" not in answer.content
-        assert b"object" not in answer.content or answer.json["error"]["code"] in {"object_error", "internal"}
+        assert answer.json["error"]["code"] == "object_error"
         assert (await service.ask("POST", "/v1/room/a/call/count")).status == 200
+
+
+async def test_an_answer_without_json_is_the_turn_s_failure():
+    """Nothing of the turn is published or stored, by HTTP and by WebSocket; the log names object and method."""
+
+    class Vault(DurableObject):
+        @exposed
+        async def open(self):
+            self.storage.put("open", True)
+            self.publish("door", "open")
+            return object()
+
+        @exposed
+        async def is_open(self):
+            return await self.storage.get("open", False)
+
+    with structlog.testing.capture_logs() as logs:
+        async with open_service(kinds=[Vault]) as service, service.ws() as ws:
+            assert (await service.ask("POST", "/v1/vault/a/call/open")).code == (500, "object_error")
+            answer = await ws.ask(type="call", data={"stream": "vault/a", "method": "open"})
+            assert ("error", "object_error") == (answer["type"], answer["code"])
+            assert (await service.ask("GET", "/v1/vault/a/history")).json["events"] == []
+            assert (await service.ask("POST", "/v1/vault/a/call/is_open")).json == {"result": False}
+    failed = [(entry["object"], entry["method"]) for entry in logs if entry["event"] == "call_failed"]
+    assert [("vault/a", "open")] * 2 == failed
 
 
 async def test_a_caller_that_leaves_before_its_turn_is_not_served():

@@ -153,7 +153,7 @@ async def test_publish_call_and_ping(foreign):
         ({"type": "call", "data": {"stream": "room/a", "method": "inside"}}, "unknown_method"),
         ({"type": "call", "data": {"stream": "room/a", "method": "double"}}, "invalid_arguments"),
         ({"type": "call", "data": {"stream": "room/a", "method": "fail"}}, "object_error"),
-        ({"type": "call", "data": {"stream": "room/a", "method": "unsayable"}}, "internal"),
+        ({"type": "call", "data": {"stream": "room/a", "method": "unsayable"}}, "object_error"),
         ({"type": "subscribe", "data": {"stream": "room"}}, "invalid_name"),
         ({"type": "subscribe"}, "invalid_message"),
         ({"type": "sing"}, "unknown_type"),

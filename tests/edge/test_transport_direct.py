@@ -379,3 +379,106 @@ def test_only_one_direct_transport_stands_at_the_gate():
     new.detach()
     assert ends.gate.direct is None
     ends.close()
+
+
+# A cancellation and a turn in one step
+
+REPEATED = 200
+
+
+async def in_one_step(wait, act):
+    """Let somebody wait for a turn, do `act(transport, scope)` without a checkpoint; gives the outcome and the pair."""
+    outcome = []
+
+    async def waits(scope):
+        with scope:
+            try:
+                await wait(ends.transport)
+            except trio.Cancelled:
+                outcome.append("cancelled")
+                raise
+            except trio.BrokenResourceError:
+                outcome.append("closed")
+            else:
+                outcome.append("done")
+
+    async with pair() as ends, trio.open_nursery() as nursery:
+        ends.transport.ready = False  # as while a host writes; the socket itself is free
+        scopes = [trio.CancelScope(), trio.CancelScope()]
+        for scope in scopes:
+            nursery.start_soon(waits, scope)
+            await trio.testing.wait_all_tasks_blocked()
+        act(ends.transport, scopes[0])
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(10):  # a frame or two, or the end of the file again and again
+            ends.read()
+        nursery.cancel_scope.cancel()
+    return outcome, [number for _, number, _ in parse(ends.received)]
+
+
+def sends(transport):
+    return transport.send(message(WAITING, 1, 10))
+
+
+def drains(transport):
+    return transport.drained()
+
+
+def cancel_then_give(transport, scope):
+    scope.cancel()
+    transport._give_turns()
+
+
+def give_then_cancel(transport, scope):
+    transport._give_turns()
+    scope.cancel()
+
+
+def cancel_then_end(transport, scope):
+    scope.cancel()
+    transport.detach()
+
+
+def end_then_cancel(transport, scope):
+    transport.detach()
+    scope.cancel()
+
+
+def cancel_give_end(transport, scope):
+    cancel_then_give(transport, scope)
+    transport.detach()
+
+
+@pytest.mark.parametrize(
+    ("act", "outcome", "written"),
+    [
+        (cancel_then_give, ["cancelled", "done"], 1),
+        (give_then_cancel, ["done", "done"], 2),
+        (cancel_then_end, ["cancelled", "closed"], 0),
+        (end_then_cancel, ["closed", "closed"], 0),
+        (cancel_give_end, ["cancelled", "closed"], 1),
+    ],
+)
+@pytest.mark.parametrize("wait", [sends, drains])
+def test_a_cancellation_beside_a_turn_is_the_one_or_the_other(wait, act, outcome, written):
+    """In one step, in both orders: cancelled, and nothing was written; or given, and all of it was."""
+    for _ in range(REPEATED):
+        found, numbers = trio.run(in_one_step, wait, act)
+        assert outcome == sorted(found)
+        assert len(numbers) == (written if wait is sends else 0)
+
+
+def test_a_turn_whose_write_fails_and_cancels_its_own_task_is_given_once():
+    """The write aborts, the abort cancels the nursery of the task that waits: it is told so once, in one way."""
+
+    def give_to_a_peer_that_is_gone(transport, scope):
+        def fails(data):
+            raise BrokenPipeError
+
+        transport._send_now = fails
+        below = transport._connection.abort
+        transport._connection.abort = lambda reason: (scope.cancel(), below(reason))
+        transport._give_turns()
+
+    for _ in range(REPEATED):
+        assert (["closed", "closed"], []) == trio.run(in_one_step, sends, give_to_a_peer_that_is_gone)

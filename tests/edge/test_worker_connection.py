@@ -11,6 +11,7 @@ import trio.testing
 from structlog.testing import capture_logs
 from worker_rig import (
     GET,
+    PATIENCE,
     UPGRADE,
     client_frame,
     connect,
@@ -492,6 +493,26 @@ async def test_at_the_end_of_a_response_the_transport_closes_and_the_body_is_who
         body = (await read_to_end(stream)).partition(b"\r\n\r\n")[2]
         assert body == b"3\r\nabc\r\n186a0\r\n" + b"x" * 100_000 + b"\r\n0\r\n\r\n"
         assert await app.ended() == "returned"
+
+
+async def test_an_abort_after_the_goodbye_does_not_take_it_back():
+    """What the client has not read yet of an answer that is over still comes, and then the end: no reset."""
+
+    async def ends(app, receive, send):
+        await app.transport.send(b"1f40\r\n" + b"x" * 8_000 + b"\r\n")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        app.connection.abort("lagged")
+
+    app = App(direct(then=ends))
+    async with served(app) as server, await connect(server.port, receive_buffer=2048) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        await app.ended()
+        data = b""
+        with trio.fail_after(PATIENCE):
+            while piece := await stream.receive_some():
+                data += piece
+        assert data.partition(b"\r\n\r\n")[2] == b"1f40\r\n" + b"x" * 8_000 + b"\r\n0\r\n\r\n"
+        assert server.connection_class.statistics().aborted == {"lagged": 1}
 
 
 async def test_a_failed_direct_write_ends_the_application():

@@ -112,4 +112,4 @@ async def pair(buffer=4096):
             made.close()
             assert len(writability) == 0, "a socket is still watched"
             nursery.cancel_scope.cancel()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before  # less, where a collection has closed what an earlier test dropped

@@ -1,5 +1,8 @@
 """Calls: what reaches the object, and what cancellation and cycles do."""
 
+from functools import partial
+
+import attrs
 import pytest
 import trio
 
@@ -7,6 +10,7 @@ from trio_swarm.errors import (
     CallCycle,
     InvalidArguments,
     InvalidName,
+    InvalidPosition,
     SwarmClosed,
     UnknownKind,
     UnknownMethod,
@@ -101,7 +105,7 @@ async def test_from_outside_only_exposed_methods_can_be_called(autojump_clock):
     """Hooks, private, plain and internal methods are unknown there; internal ones are called in this process."""
     async with open_directory(Worker) as swarm:
         worker = swarm.get(Worker, "a")
-        assert "x" == await worker.call("work", ("x",), outside=True)
+        assert b'"x"' == bytes(await worker.call("work", ("x",), outside=True))
         for name in ("inside", "_private", "plain", "start", "on_message", "publish", "nothing", "__init__", "storage"):
             with pytest.raises(UnknownMethod):
                 await worker.call(name, outside=True)
@@ -269,6 +273,91 @@ async def test_watching_oneself_in_a_turn_is_a_cycle(autojump_clock):
     async with open_directory(Node) as swarm:
         with pytest.raises(CallCycle):
             await swarm.get(Node, "a").watch_itself()
+
+
+async def test_a_long_chain_of_waits(autojump_clock):
+    """Calls nested 1,100 deep, more than Python's frames, are checked, and the cycle at their end is named whole."""
+
+    class Link(DurableObject):
+        async def start(self):
+            self.next = None
+
+        async def ask(self, last):
+            number = int(self.id)
+            following = self.swarm.get("link", str((number + 1) % (last + 1)))
+            return await following.ask(last)
+
+    limits = attrs.evolve(Settings().limits, objects_per_kind=2_000)
+    async with open_directory(Link, settings=Settings(limits=limits)) as swarm:
+        with pytest.raises(CallCycle) as raised:
+            await swarm.get("link", "0").ask(1_100)
+        assert 1_102 == len(raised.value.path)
+        assert ("link/1100", "link/0", "link/1") == raised.value.path[:3]
+
+
+async def test_a_method_that_is_not_async_says_so(autojump_clock):
+    """The error for a plain method tells what to write."""
+    async with open_directory(Worker) as swarm:
+        with pytest.raises(AttributeError, match="`plain` is not async: not `def plain`, but `async def plain`"):
+            swarm.get(Worker, "a").plain  # noqa: B018
+        with pytest.raises(UnknownMethod) as raised:
+            await swarm.get(Worker, "a").call("plain")
+        assert "is not async" in raised.value.__notes__[0]
+
+
+async def test_a_cancelled_caller_hears_of_its_cancellation(autojump_clock):
+    """Not that the swarm is closed, whatever it asks for."""
+    async with open_directory(Worker) as swarm:
+        worker = swarm.get(Worker, "a")
+
+    async def watch():
+        async with worker.watch():
+            pass
+
+    for use in (
+        partial(worker.call, "inside"),
+        worker.inside,
+        watch,
+        worker.history,
+        partial(worker.subscribe, None, encoding=None),
+    ):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await use()
+        assert scope.cancelled_caught
+
+
+async def test_history_and_watch_take_topics(autojump_clock):
+    """A collection for the one, one by one for the other; text is a position; the wrong shape is told the right."""
+
+    class Board(DurableObject):
+        async def put(self, *topics):
+            for topic in topics:
+                self.publish(topic, topic)
+
+    async with open_directory(Board) as swarm:
+        board = swarm.get(Board, "a")
+        await board.put("book", "b", "o", "k")
+        (first, *_), _ = await board.history(["book"])
+        assert (["b"], False) == await names(board.history({"b"}, str(first.id)))
+        assert (["b", "o", "k"], False) == await names(board.history(since=str(first.id)))
+        with pytest.raises(TypeError, match=r"not `history\('book'\)`, but `history\(\['book'\]\)`"):
+            await board.history("book")
+        with pytest.raises(InvalidName):
+            await board.history(["a,b"])
+        with pytest.raises(InvalidPosition):
+            await board.history(since="then")
+        with pytest.raises(TypeError, match=r"not `watch\(\['book'\]\)`, but `watch\(\*\['book'\]\)`"):
+            async with board.watch(["book"]):
+                pass
+        with pytest.raises(InvalidName):
+            async with board.watch("a,b"):
+                pass
+
+
+async def names(asked):
+    events, gap = await asked
+    return [event.topic for event in events], gap
 
 
 async def test_after_the_end_there_is_a_clear_error(autojump_clock):

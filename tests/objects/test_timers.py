@@ -14,6 +14,31 @@ from trio_swarm.testing.small_swarm import open_directory
 LONG = Settings(objects=ObjectSettings(grace_s=10_000))
 
 
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        (lambda self: self.every(1, self.stop), "timers are set in start, not in __init__"),
+        (lambda self: self.after(1, self.stop), "timers are set in start, not in __init__"),
+        (lambda self: self.feed(None), "feeds are opened in start, not in __init__"),
+        (lambda self: self.spawn(self.stop), "tasks are begun in start, not in __init__"),
+        (lambda self: self.publish("a", 1), "publish in __init__"),
+    ],
+)
+async def test_in_the_constructor_there_is_no_life_yet(autojump_clock, logs, what, sentence):
+    """What begins with a life is refused before it, and the log says where it belongs."""
+
+    class Hasty(DurableObject):
+        def __init__(self):
+            what(self)
+
+        async def poke(self): ...
+
+    async with open_directory(Hasty) as swarm:
+        with trio.move_on_after(0.5):
+            await swarm.get(Hasty, "a").poke()
+    assert sentence in str(logs)
+
+
 class Clockwork(DurableObject):
     async def start(self):
         self.ticks = []

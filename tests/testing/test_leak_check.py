@@ -6,6 +6,7 @@ import threading
 import pytest
 import trio
 
+from trio_swarm import open_swarm, testing
 from trio_swarm.fanout.encoding import EVENTS
 from trio_swarm.journal.event import START, Draft
 from trio_swarm.objects.durable import DurableObject
@@ -61,6 +62,16 @@ def test_a_clean_scope_is_green():
 
     with assert_no_leaks():
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_swarm(autojump_clock):
+    """A swarm is watched as its directory is; all names that tests need are in `trio_swarm.testing`."""
+    with testing.assert_no_leaks() as check:
+        async with open_swarm(objects=[Leaky]) as swarm:
+            check.watch(swarm)
+            await swarm.get(Leaky, "a").block()
+            assert "object leaky/a (running)" in check.leaks()
+    assert all(hasattr(testing, name) for name in testing.__all__)
 
 
 async def test_a_task(nursery):

@@ -24,7 +24,7 @@ class Mistake(click.ClickException):
     exit_code = 2
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
+        super().__init__(error.format_message() if isinstance(error, click.ClickException) else str(error))
 
 
 class _Commands(click.Group):
@@ -44,7 +44,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except SwarmError as error:
+        except (SwarmError, click.UsageError) as error:
             raise Mistake(error) from error
         except BaseExceptionGroup as group:
             cause = _the_one(group)

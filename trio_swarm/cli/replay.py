@@ -1,36 +1,30 @@
 """`trio-swarm replay FILE`: a capture as a live feed."""
 
-import sys
 from functools import partial
 
 import click
-import structlog
 import trio
 
 from trio_swarm.cli import Mistake
 from trio_swarm.cli.interruptible import until_signal
-from trio_swarm.errors import InvalidCapture
+from trio_swarm.cli.listening import ANOTHER_BIND, check_bind
+from trio_swarm.cli.log import configure_log
+from trio_swarm.edge.listeners import parse_bind
+from trio_swarm.errors import InvalidCapture, SettingsError
 from trio_swarm.upstream.capture import Capture
 from trio_swarm.upstream.replay import Replay
 
 _SPEED = click.FloatRange(0, 1e6, min_open=True)  # at the most, a year passes in half a minute
 
 
-def _bind(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
-    host, colon, port = value.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 0xFFFF:
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000")
-    return host, int(port)
-
-
 @click.command(short_help="Play a capture as a live WebSocket feed.")
 @click.argument("file", type=click.Path())
-@click.option("--bind", callback=_bind, default="127.0.0.1:9000", show_default=True, help="Where; port 0 is any.")
+@click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:9000", show_default=True, help="Where; port 0 is any.")
 @click.option("--speed", type=_SPEED, default=1.0, show_default=True, help="Times as fast.")
 @click.option("--loop", is_flag=True, help="Begin again after the last frame.")
 @click.option("--once", is_flag=True, help="After the last frame close with 1000, and exit.")
-def replay(file: str, bind: tuple[str, int], speed: float, *, loop: bool, once: bool) -> None:
+@click.option("--open", "open_", is_flag=True, help="Listen beyond this machine, open to everybody.")
+def replay(file: str, bind: str, speed: float, *, loop: bool, once: bool, open_: bool) -> None:
     """Play the capture FILE: every connection gets the whole of it, on a clock of its own.
 
     Where the capture has frames that were sent to the feed, a connection's clock starts with its first text message.
@@ -38,15 +32,17 @@ def replay(file: str, bind: tuple[str, int], speed: float, *, loop: bool, once: 
     if loop and once:
         raise click.UsageError("--loop and --once exclude each other")
     try:
+        check_bind(bind, is_open=open_)
         capture = Capture.load(file)
-    except InvalidCapture as error:
+    except (InvalidCapture, SettingsError) as error:
         raise Mistake(error) from error
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for what was asked
+    configure_log()
     player = Replay(capture, speed=speed, loop=loop, once=once)
     try:
-        trio.run(until_signal, partial(player.serve, *bind, task_status=_Announcement(capture)))
+        trio.run(until_signal, partial(player.serve, *parse_bind(bind), task_status=_Announcement(capture)))
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {bind[0]}:{bind[1]}: {error.strerror or error}") from error
+        refused = SettingsError("bind", f"cannot listen on {bind}: {error.strerror or error}; {ANOTHER_BIND}")
+        raise Mistake(refused) from error
 
 
 class _Announcement(trio.TaskStatus[str]):

@@ -1,8 +1,6 @@
 """What `serve` and `demo` share: the settings of the command line, and a service that runs until a signal ends it."""
 
-import logging
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +12,8 @@ from hypercorn.utils import LifespanFailureError
 from starlette.routing import BaseRoute
 
 from trio_swarm.asgi import create_app
-from trio_swarm.edge.listeners import is_loopback
+from trio_swarm.cli.listening import ANOTHER_BIND, check_bind
+from trio_swarm.cli.log import configure_log
 from trio_swarm.edge.worker import serve
 from trio_swarm.errors import SettingsError, SwarmError
 from trio_swarm.objects.durable import DurableObject
@@ -29,12 +28,7 @@ def check(settings: Settings) -> None:
     Raises:
         SettingsError: it names the place.
     """
-    if not settings.open and not is_loopback(settings.bind):
-        raise SettingsError(
-            "bind",
-            f"{settings.bind} can be reached from other machines and nobody is asked who they are; "
-            "say --open (or `open = true`) if that is meant",
-        )
+    check_bind(settings.bind, is_open=settings.open)
     for feed in settings.feed:
         make_protocol(feed)
         parse_url(feed.url)
@@ -55,11 +49,7 @@ async def run_service(
         pages: routes beside `/v1`.
         on_ready: is given the URLs when they can be used.
     """
-    structlog.configure(
-        processors=[_unless_said, *structlog.get_config()["processors"]],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout is for what was asked
-    )
+    configure_log(_unless_said)
     app = create_app(objects, settings=settings, pages=pages)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -79,7 +69,12 @@ async def _serve(
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     try:
-        await serve(app, settings, shutdown_trigger=ending.wait, task_status=task_status)
+        try:
+            await serve(app, settings, shutdown_trigger=ending.wait, task_status=task_status)
+        except SettingsError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise SettingsError(error.where, f"{error.reason}; {ANOTHER_BIND}") from error
     except* LifespanFailureError as failures:
         raise _told_by_lifespan(failures) from None
     scope.cancel()

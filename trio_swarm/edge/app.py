@@ -40,7 +40,7 @@ _HANDLERS: dict[Action, Handler] = {
     "readyz": requests.readyz,
 }
 POLITE_SHARE = 0.4  # of `shutdown_s`: then whoever is still there is ended by force, before the host does it
-DISMISS_S = 3.0  # for one client that is sent away; the connection gives its closing 2 s, and needs no force
+DISMISS_S = 5.0  # for one client that is sent away: 3 s to take what is on its way, and the connection's 2 s to close
 
 _log = structlog.get_logger("trio_swarm.edge")
 
@@ -235,9 +235,10 @@ class Edge:
     async def _send_away(self, client: Client, code: int, reason: str) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._say_goodbye, client, code, reason, 0)
-            with trio.move_on_after(DISMISS_S):
+            with trio.move_on_after(DISMISS_S) as patience:
                 await client.wait_gone()
-            client.abort(reason)
+            if patience.cancelled_caught:
+                client.abort(reason)
             nursery.cancel_scope.cancel()
 
     async def _say_goodbye(self, client: Client, code: int, reason: str, retry_ms: int) -> None:

@@ -114,8 +114,8 @@ class Connection(tcp_server.TCPServer):
     """One accepted socket; see the module. `make_connection_class` gives it its numbers."""
 
     __slots__ = (
-        "_closing", "_discard", "_http", "_nursery", "_over", "_quiet", "_socket", "_streaming", "_tls", "app",
-        "client", "config", "context", "ended", "gate", "host", "inbox", "last_byte_at", "send_now", "state",
+        "_closing", "_discard", "_http", "_nursery", "_over", "_quiet", "_said", "_socket", "_streaming", "_tls",
+        "app", "client", "config", "context", "ended", "gate", "host", "inbox", "last_byte_at", "send_now", "state",
         "stream",
     )  # fmt: skip
 
@@ -149,6 +149,7 @@ class Connection(tcp_server.TCPServer):
         self._streaming = False  # a response without an end: no byte may follow its request
         self._over = False  # the application has said all it has to say
         self._closing = False  # we have said goodbye and wait for the peer's end
+        self._said = False  # our goodbye is with the kernel, and everything before it
         self._discard = DISCARD_BYTES
 
     @classmethod
@@ -197,13 +198,17 @@ class Connection(tcp_server.TCPServer):
             self.abort("bytes behind a stream's request")
 
     def abort(self, reason: str) -> None:
-        """Close the socket by force and cancel everything that runs for this connection. Idempotent, never raises."""
+        """Close the socket by force and cancel everything that runs for this connection. Idempotent, never raises.
+
+        A goodbye that has been said is not taken back: what the client has not read of it still comes, then the end.
+        """
         if self.ended:
             return
         counts = self.aborted
         counts[reason] = counts.get(reason, 0) + 1
-        with contextlib.suppress(OSError):  # what the client has not read is dropped by the kernel at once
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if not self._said:
+            with contextlib.suppress(OSError):  # what the client has not read is dropped by the kernel at once
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._end(reason)
 
     @classmethod
@@ -384,6 +389,7 @@ class Connection(tcp_server.TCPServer):
                 await self.stream.aclose()
             else:
                 self._socket.shutdown(socket.SHUT_WR)
+                self._said = True
         except (OSError, trio.BrokenResourceError):
             log.debug("the peer left before our goodbye", client=self.client)
         finally:

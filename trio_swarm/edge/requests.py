@@ -67,6 +67,8 @@ async def call(edge: "Edge", scope: Scope, receive: Receive, send: Send, target:
 async def ask(reference: Any, method: str, given: Any) -> Any:
     """Call a method from outside; what the author's code raises is logged and stays here.
 
+    Gives the answer's JSON, which was encoded in the turn, as `msgspec.Raw`.
+
     Raises:
         SwarmError: what the runtime says. RequestRefused with 500: the author's code raised.
     """
@@ -76,7 +78,7 @@ async def ask(reference: Any, method: str, given: Any) -> Any:
     except SwarmError:
         raise
     except Exception as error:
-        _log.exception("call_failed", kind=reference.kind, id=reference.id, method=method)
+        _log.exception("call_failed", object=reference.stream_name, method=method)
         raise RequestRefused(500, "object_error", "the object's code failed; it has been logged") from error
 
 

@@ -48,11 +48,11 @@ class Connection(Protocol):
 class _Turn:
     """Somebody waiting in `send` or `drained` (which has no payload)."""
 
-    __slots__ = ("done", "payload")
+    __slots__ = ("payload", "task")
 
     def __init__(self, payload: Any) -> None:
         self.payload = payload
-        self.done = trio.Event()
+        self.task = trio.lowlevel.current_task()
 
 
 class Transport(ABC):
@@ -131,11 +131,13 @@ class Transport(ABC):
         if self._turns is None:
             self._turns = deque()
         self._turns.append(turn)
-        try:
-            await turn.done.wait()
-        except trio.Cancelled:
-            self._turns.remove(turn)  # a turn that was given is no longer cancelled: it is still in there
-            raise
+        await trio.lowlevel.wait_task_rescheduled(lambda _: self._forgo(turn))
+
+    def _forgo(self, turn: _Turn) -> trio.lowlevel.Abort:
+        """Take a turn back the moment its task is cancelled. Not called once it was given: then it has happened."""
+        if self._turns is not None:
+            self._turns.remove(turn)
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _give_turns(self) -> None:
         """Become ready: first those who wait in `send`, then the broadcaster."""
@@ -143,9 +145,9 @@ class Transport(ABC):
         self.blocked_since = None
         while self._turns and self.ready:
             turn = self._turns.popleft()
+            trio.lowlevel.reschedule(turn.task)  # before the write, which may abort, and so cancel this very task
             if turn.payload is not None:
                 self.write(turn.payload)
-            turn.done.set()
         if self.ready and self.on_ready is not None:
             self.on_ready()
 
@@ -158,9 +160,9 @@ class Transport(ABC):
         self.closed_by = reason
         if self._ended is not None:
             self._ended.set()
-        for turn in self._turns or ():
-            turn.done.set()
-        self._turns = None
+        turns, self._turns = self._turns, None
+        for turn in turns or ():
+            trio.lowlevel.reschedule(turn.task)
 
     def _misused(self) -> None:
         """Handle a `write` while not ready: the payload is lost, so the client has to come back and resume."""

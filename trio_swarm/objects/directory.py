@@ -11,14 +11,15 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import attrs
 import trio
 from cachetools import TTLCache
 
-from trio_swarm.errors import SettingsError, SwarmClosed, TooManyObjects, UnknownKind, UnknownObject
+from trio_swarm.errors import InvalidName, SettingsError, SwarmClosed, TooManyObjects, UnknownKind, UnknownObject
 from trio_swarm.fanout.streams import Streams
 from trio_swarm.fanout.subscription import LagPolicy
 from trio_swarm.journal.clock import IdClock
@@ -31,7 +32,7 @@ from trio_swarm.objects.reference import Reference
 from trio_swarm.objects.store import ObjectStorage
 from trio_swarm.settings import JournalSettings, Settings
 from trio_swarm.storage import Storage
-from trio_swarm.wire.names import check_id, check_kind
+from trio_swarm.wire.names import check_id, check_kind, check_topic
 
 if TYPE_CHECKING:
     from trio_swarm.objects.incarnation import Incarnation
@@ -46,8 +47,9 @@ class Kind:
     """One class of objects, and what is known of it."""
 
     def __init__(self, cls: type[DurableObject], settings: Settings, directory: "Directory") -> None:
+        _check_class(cls)
         self.cls = cls
-        self.name = check_kind(cls.kind)
+        self.name = cls.kind
         self.methods = Methods(cls)
         self.hosts: dict[str, Host] = {}
         self.limit = settings.limits.objects_per_kind
@@ -75,6 +77,40 @@ class Kind:
 
 def _always(_topic: str) -> bool:
     return True
+
+
+def _check_class(cls: type[DurableObject]) -> None:
+    """What an author wrote into the class, while it is still known whose mistake it is.
+
+    Raises:
+        SettingsError: an attribute is not what it has to be; it names the class.
+    """
+    where, name = f"{cls.__module__}.{cls.__qualname__}", cls.__name__
+    kind: Any = cls.kind
+    journal: Any = cls.journal
+    lag_policy: Any = cls.lag_policy
+    latest: Any = cls.latest
+    if not isinstance(kind, str):
+        raise SettingsError(where, f"{name}.kind is a name: not {kind!r}")
+    if not isinstance(latest, AbstractSet) or not all(isinstance(topic, str) for topic in latest):
+        topics = [latest] if isinstance(latest, str) else latest if isinstance(latest, list | tuple) else ["topic"]
+        right = "{" + ", ".join(map(_quoted, topics)) + "}"
+        raise SettingsError(where, f"{name}.latest is a set of topics: not {_quoted(latest)}, but {right}")
+    if lag_policy is not None and lag_policy not in get_args(LagPolicy):
+        known = ", ".join(map(_quoted, get_args(LagPolicy)))
+        raise SettingsError(where, f"{name}.lag_policy is one of {known}: not {_quoted(lag_policy)}")
+    if journal is not None and not isinstance(journal, JournalSettings):
+        raise SettingsError(where, f"{name}.journal is a JournalSettings(events=…, bytes=…, age_s=…): not {journal!r}")
+    try:
+        check_kind(kind)
+        for topic in latest:
+            check_topic(topic)
+    except InvalidName as error:
+        raise SettingsError(where, str(error)) from error
+
+
+def _quoted(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 @attrs.frozen
@@ -116,8 +152,10 @@ class Directory:
         for cls in kinds:
             kind = Kind(cls, settings, self)
             if kind.name in self.kinds:
+                other = self.kinds[kind.name].cls
                 raise SettingsError(
-                    f"{cls.__module__}.{cls.__qualname__}", f"another class is of kind {kind.name!r} too"
+                    f"{cls.__module__}.{cls.__qualname__}",
+                    f"another class is of kind {kind.name!r} too: {other.__module__}.{other.__qualname__}",
                 )
             self.kinds[kind.name] = kind
         self.published: TTLCache[PublishKey, Published] = TTLCache(REPEATS, REPEAT_S, timer=trio.current_time)

@@ -20,6 +20,7 @@ commit, or not at all. Timers, feeds and background tasks live in the object's n
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from trio_swarm.fanout.stream import Demand
@@ -94,7 +95,7 @@ class DurableObject:
     publishable: ClassVar[bool] = False
     journal: ClassVar[JournalSettings | None] = None
     lag_policy: ClassVar[LagPolicy | None] = None
-    latest: ClassVar[frozenset[str]] = frozenset()
+    latest: ClassVar[AbstractSet[str]] = frozenset()
 
     id: str
     storage: ObjectStorage
@@ -184,25 +185,31 @@ class DurableObject:
         A tick waits for its own turn to end, and ticks missed meanwhile are skipped: they neither overlap nor pile up.
         Raising in one is a crash.
         """
-        return self._life.begin_timer("every", seconds, fn, tick_every)
+        return self._begun("timers are set").begin_timer("every", seconds, fn, tick_every)
 
     def after(self, seconds: float, fn: Fn) -> TaskHandle:
         """Run an async function as a turn once, so many seconds from now. Raising is a crash."""
-        return self._life.begin_timer("after", seconds, fn, tick_once)
+        return self._begun("timers are set").begin_timer("after", seconds, fn, tick_once)
 
     def feed(self, feed: Feed, *, pinned: bool = False) -> TaskHandle:
         """Receive from an upstream until cancelled or the object ends; each message is a turn of `on_message`.
 
         A `pinned` feed keeps the object alive without readers; any other ends with it when it goes idle.
         """
-        return self._life.begin_feed(feed, pinned=pinned)
+        return self._begun("feeds are opened").begin_feed(feed, pinned=pinned)
 
     def spawn(self, fn: Fn) -> TaskHandle:
         """Run an async function in the background, outside of turns: it changes the object by calling `self.reference`.
 
         Raising is a crash.
         """
-        return self._life.begin_task(fn)
+        return self._begun("tasks are begun").begin_task(fn)
+
+    def _begun(self, what: str) -> "Incarnation":
+        life: Incarnation | None = getattr(self, "_life", None)
+        if life is None:
+            raise RuntimeError(f"{what} in start, not in __init__: the object does not live yet")
+        return life
 
     @property
     def reference(self) -> "Reference":

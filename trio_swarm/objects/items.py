@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 import structlog
 
 from trio_swarm.errors import ObjectRestarted, SwarmClosed
@@ -53,6 +54,19 @@ class Call(Item):
     def begin(self, instance: "DurableObject") -> Awaitable[Any]:
         """Call it."""
         return self._method.function(instance, *self._args, **self._kwargs)
+
+
+class OutsideCall(Call):
+    """A call from outside: its answer is encoded in its turn, so that one without JSON is the turn's failure.
+
+    Its value is a `msgspec.Raw`.
+    """
+
+    __slots__ = ()
+
+    async def begin(self, instance: "DurableObject") -> msgspec.Raw:
+        """Call it, and encode the answer while the turn can still be undone."""
+        return msgspec.Raw(encode_json(await self._method.function(instance, *self._args, **self._kwargs)))
 
 
 class Errand(Call):

@@ -31,22 +31,29 @@ class Methods:
     def __init__(self, cls: type[DurableObject]) -> None:
         self._kind = cls.kind
         self._methods: dict[str, Method] = {}
+        self._sync: set[str] = set()
         for name in dir(cls):
             if name.startswith("_") or hasattr(DurableObject, name):
                 continue
             function = getattr(cls, name)
             if inspect.isfunction(function) and inspect.iscoroutinefunction(function):
                 self._methods[name] = Method(name, function, hasattr(function, EXPOSED), inspect.signature(function))
+            elif inspect.isroutine(function):
+                self._sync.add(name)
 
     def inside(self, name: str) -> Method:
         """A method, for a call from this process.
 
         Raises:
-            UnknownMethod: there is none of that name, or it is not async, or is the object's own business.
+            UnknownMethod: there is none of that name, or it is not async (a note says so), or is the object's own
+            business.
         """
         method = self._methods.get(name)
         if method is None:
-            raise UnknownMethod(self._kind, name)
+            error = UnknownMethod(self._kind, name)
+            if name in self._sync:
+                error.add_note(f"`{name}` is not async: not `def {name}`, but `async def {name}`")
+            raise error
         return method
 
     def outside(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Method:

@@ -7,7 +7,7 @@
 It holds no object and keeps none alive; each use finds the live one, or starts it.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ from trio_swarm.fanout.sink import Sink
 from trio_swarm.fanout.subscription import Subscription
 from trio_swarm.journal.event import START, Draft, Event, EventId
 from trio_swarm.objects.drafts import check_draft
-from trio_swarm.objects.items import Call, Errand, Publish, Published
+from trio_swarm.objects.items import Call, Errand, OutsideCall, Publish, Published
 from trio_swarm.objects.turn import check_cycle, current_turn
+from trio_swarm.wire.names import check_topic
 
 if TYPE_CHECKING:
     from trio_swarm.objects.directory import Directory, Kind
@@ -69,7 +70,7 @@ class Reference:
         try:
             method = self._kind.methods.inside(name)
         except UnknownMethod as error:
-            raise AttributeError(str(error)) from None
+            raise AttributeError("; ".join((str(error), *getattr(error, "__notes__", ())))) from None
 
         def call(*args: Any, **kwargs: Any) -> Awaitable[Any]:
             return self._ask(Call(method, args, kwargs))
@@ -88,7 +89,9 @@ class Reference:
             method: its name.
             args: positional arguments.
             kwargs: keyword arguments.
-            outside: only `@exposed` methods, and the arguments are checked against the signature first.
+            outside: only `@exposed` methods, and the arguments are checked against the signature first. The answer is
+                a `msgspec.Raw`, encoded in the turn: one that has no JSON makes the turn fail, and nothing of it is
+                kept.
 
         Raises:
             UnknownMethod: no such method, or not from here.
@@ -101,8 +104,9 @@ class Reference:
         """
         kwargs = kwargs or {}
         methods = self._kind.methods
-        found = methods.outside(method, args, kwargs) if outside else methods.inside(method)
-        return await self._ask(Call(found, args, kwargs))
+        if outside:
+            return await self._ask(OutsideCall(methods.outside(method, args, kwargs), args, kwargs))
+        return await self._ask(Call(methods.inside(method), args, kwargs))
 
     def call_nowait(
         self, method: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, outside: bool = False
@@ -140,6 +144,7 @@ class Reference:
             check_draft(draft)
         if message_id is None:
             return await self._ask(Publish(drafts, None))  # type: ignore[no-any-return]
+        await trio.lowlevel.checkpoint_if_cancelled()
         directory = self._directory
         key = (self.kind, self.id, message_id)
         while True:
@@ -179,10 +184,17 @@ class Reference:
 
         Raises:
             InvalidPosition: `since` is not an event id.
+            InvalidName: a topic breaks the naming rules.
+            ReaderLagged: from the reader, where it was slower than the journal is long.
             CallCycle: made in a turn, opening it would wait for that very turn.
             UnknownObject, TooManyObjects, ObjectFailed, SwarmClosed: see `Directory.live`.
         """
+        for topic in topics:
+            if not isinstance(topic, str):
+                raise TypeError(f"watch takes topics one by one: not `watch({topic!r})`, but `watch(*{topic!r})`")
+            check_topic(topic)
         position = EventId.parse(since) if isinstance(since, str) else since
+        await trio.lowlevel.checkpoint_if_cancelled()
         host = self._live()
         turn = current_turn()
         if turn is not None:
@@ -201,20 +213,29 @@ class Reference:
             reader.close()
 
     async def history(
-        self, topics: frozenset[str] | None = None, since: EventId | None = None, limit: int = 100
+        self, topics: Iterable[str] | None = None, since: EventId | str | None = None, limit: int = 100
     ) -> tuple[list[Event], bool]:
         """Kept events in ascending order, at most `limit`, and whether some after `since` are gone. Starts no object.
 
         Raises:
+            TypeError: `topics` is one topic, not a collection of them.
+            InvalidName: a topic breaks the naming rules.
+            InvalidPosition: `since` is not an event id.
             UnknownObject: the kind says there is no such object.
         """
+        if isinstance(topics, str):
+            raise TypeError(
+                f"history takes a collection of topics: not `history({topics!r})`, but `history([{topics!r}])`"
+            )
+        wanted = None if topics is None else frozenset(check_topic(topic) for topic in topics)
+        position = EventId.parse(since) if isinstance(since, str) else since
         await trio.lowlevel.checkpoint()
         stream = self._directory.streams.get(self.stream_name)
         if stream is None:
             if not self._kind.cls.exists(self.id):
                 raise UnknownObject(self.kind, self.id)
-            return [], since is not None and since != START
-        return stream.journal.history(topics, since, limit)
+            return [], position is not None and position != START
+        return stream.journal.history(wanted, position, limit)
 
     def statistics(self) -> "ObjectStatistics | None":
         """A moment of the object; None while it does not live."""
@@ -225,6 +246,7 @@ class Reference:
         return self._directory.live(self._kind, self.id)
 
     async def _ask(self, item: "Item") -> Any:
+        await trio.lowlevel.checkpoint_if_cancelled()  # who is cancelled hears of that, and not that the swarm closes
         return await self._ask_host(self._live(), item)
 
     async def _ask_host(self, host: "Host", item: "Item") -> Any:

@@ -8,9 +8,8 @@ edges from its target: were it to reach the object whose turn it is made from, i
 has a last edge, and that one is refused, wherever the cycle began.
 """
 
-from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trio_swarm.errors import CallCycle
 from trio_swarm.journal.event import Draft
@@ -55,6 +54,8 @@ def open_turn(instance: "DurableObject", what: str) -> Turn:
     """
     turn = CURRENT.get()
     if turn is None or turn.ended or turn.instance is not instance:
+        if not hasattr(instance, "id"):
+            raise RuntimeError(f"{what} in __init__: an object publishes in a turn, and `start` is the first")
         raise RuntimeError(
             f"{what} outside of a turn of {instance.kind}/{instance.id}: "
             f"not `self.{what}(...)` in a background task, but `await self.reference.<a method that does it>(...)`"
@@ -71,18 +72,25 @@ def check_cycle(turn: Turn, target: "Host") -> None:
         CallCycle: with the way round.
     """
     home = turn.host
-    way: list[Host] = []
-    if _reaches(target, home, way, set()):
-        raise CallCycle((home.name, *(host.name for host in reversed(way))))
-
-
-def _reaches(host: "Host", home: "Host", way: "list[Host]", seen: "set[Host]") -> bool:
-    """Depth first; as deep as calls are nested. `way` is filled from the end."""
-    if host is not home:
-        seen.add(host)
+    came: dict[Host, Host | None] = {target: None}  # who was reached, and from whom
+    ahead = [target]
+    while ahead:
+        host = ahead.pop()
+        if host is home:
+            raise CallCycle((home.name, *_way(came, home)))
         running = host.turn
-        waits: Sequence[Any] = () if running is None or running.ended else running.waits
-        if not any(_reaches(following, home, way, seen) for following in waits if following not in seen):
-            return False
-    way.append(host)
-    return True
+        if running is not None and not running.ended:
+            for following in running.waits:
+                if following not in came:
+                    came[following] = host
+                    ahead.append(following)
+
+
+def _way(came: "dict[Host, Host | None]", end: "Host") -> list[str]:
+    """The names from the target to the end."""
+    names: list[str] = []
+    step: Host | None = end
+    while step is not None:
+        names.append(step.name)
+        step = came[step]
+    return names[::-1]

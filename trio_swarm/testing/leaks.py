@@ -1,11 +1,14 @@
 """`assert_no_leaks()`: what a piece of code left behind, by name.
 
-    async with open_swarm(objects=[Game]) as swarm: ...      # inside:  with assert_no_leaks() as check: ...
+    with assert_no_leaks() as check:                    # around the swarm, not inside it: its objects outlive a call
+        async with open_swarm(objects=[Game]) as swarm:
+            check.watch(swarm)
+            ...
 
 A census before and one after are compared: Trio's tasks (the whole tree, from the root task), its next deadline, open
-file descriptors (where the system lists them), threads, and what the directories and streams given to it hold: live
-objects, calls that wait, publications under way, live streams, subscriptions. What is new
-is a leak, and is named.
+file descriptors (where the system lists them), threads, and what the swarms, directories and streams given to it
+hold: live objects, calls that wait, publications under way, live streams, subscriptions. What is new is a leak, and is
+named.
 """
 
 import gc
@@ -15,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -23,8 +26,17 @@ import trio
 from trio_swarm.fanout.streams import Streams
 from trio_swarm.objects.directory import Directory
 
+
+class Running(Protocol):
+    """What a `Swarm` is, as far as is looked at here."""
+
+    @property
+    def directory(self) -> Directory:
+        """Its objects, and their streams."""
+
+
 Names = Callable[[], Iterable[str]]
-Watched = Directory | Streams | Names
+Watched = Running | Directory | Streams | Names
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _TRIO_THREADS: Final = "Trio thread"  # trio keeps idle worker threads for the next use
@@ -97,7 +109,8 @@ def assert_no_leaks(*watched: Watched) -> Iterator[LeakCheck]:
     Where the body raises, its exception passes, with a note of what was left.
 
     Args:
-        watched: directories, streams, or functions that name what they hold; more by `watch` of what this gives.
+        watched: swarms, directories, streams, or functions that name what they hold; `watch` of what this gives takes
+            more.
 
     Raises:
         LeakError: with the name of each thing left.
@@ -151,8 +164,10 @@ def _held(watched: Iterable[Watched]) -> Iterator[str]:
             yield from _held_by_directory(one)
         elif isinstance(one, Streams):
             yield from _held_by_streams(one)
-        else:
+        elif callable(one):
             yield from one()
+        else:
+            yield from _held_by_directory(one.directory)
 
 
 def _held_by_directory(directory: Directory) -> Iterator[str]:
