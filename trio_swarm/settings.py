@@ -69,7 +69,6 @@ class StallSettings:
     """When a client that does not read is cut off."""
 
     seconds: float = 30.0  # longer than a tunnel, shorter than a journal's age
-    pressure_seconds: float = 10.0
 
 
 @attrs.frozen

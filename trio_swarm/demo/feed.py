@@ -71,7 +71,7 @@ class FeedServer:
             await trio.sleep(TICK_S)
             now = trio.current_time()
             frames = self.simulation.step(
-                min(now - last, 4 * TICK_S)
+                min(now - last, LONGEST_STEP_S)
             )  # a machine that slept does not play a day at once
             last = now
             self.offer(frames, self.clients)

@@ -312,11 +312,6 @@ class Stream:
             if version > told
         ]
 
-    def temporary_view(self, topics: Topics, encoding: Encoding) -> View:
-        """A view for a leg of a replay: shared with nobody who is live."""
-        found = self._views.get((topics, encoding.name))
-        return found or View(self.name, self.journal, topics, encoding, next(_serials), self._cache)
-
     @property
     def subscribers(self) -> int:
         """How many readers there are, held ones too."""

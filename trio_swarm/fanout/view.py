@@ -51,10 +51,6 @@ class RangeCache:
         """What is kept now, headers included."""
         return int(self._steps.currsize)
 
-    def clear(self) -> None:
-        """Forget all ranges."""
-        self._steps.clear()
-
 
 def _size(step: Step) -> int:
     payload = step[0]
