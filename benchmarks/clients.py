@@ -8,6 +8,7 @@ Questions, over the line to the parent:
     connect   open clients and wait until each has been greeted
     expect    wait for so many more events
     report    everything counted
+    forget    the latencies so far
     check     the faults of all clients, given how many events there were
     digests   each client's hash
 """
@@ -146,6 +147,11 @@ class Clients:
             "others": self.others,
             **self.faults,
         }
+
+    def do_forget(self) -> dict[str, Any]:
+        """Forget the latencies so far: a new phase begins."""
+        self.latencies.clear()
+        return {}
 
     def do_check(self, due: list[int]) -> dict[str, Any]:
         """Answer with the sums of all faults; `due` is the events due, by topic number (one entry: to everyone)."""

@@ -7,6 +7,16 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser):
+    """Longer runs of the tests that do something very often."""
+    group = parser.getgroup("trio_swarm")
+    group.addoption("--disconnects", type=int, default=20_000, help="abrupt disconnects, over all transports")
+    group.addoption("--soak-minutes", type=float, default=0.0, help="run the soak this long, and judge its slopes too")
+    group.addoption("--examples", type=int, default=2_000, help="of each fuzzer, over both transports")
+    group.addoption("--power-cuts", type=int, default=300, help="states of the disk that a power cut may leave")
+    group.addoption("--seed", type=int, default=1, help="of tests that draw lots themselves: disconnects, soak")
+
+
 @pytest.fixture(scope="module")
 def small_heap():
     """Makes looking for leaks cheap, for tests that do it hundreds of times: what is there already is not looked at."""

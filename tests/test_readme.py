@@ -3,8 +3,9 @@
 - ```python whose first line is `# name.py` is that file, in the working directory of all that follows. Any other is a
   script: it is run, must succeed, and prints what its `# ->` comments say.
 - ```toml are settings that load, and whose feeds exist.
-- ```console are commands (`$ …`) with what they print; `…` stands for anything. A `$ trio-swarm …` stays for the rest
-  of the page, on a port of its own; any other command that goes on is ended when it has printed what it should.
+- ```console are commands (`$ …`) with what they print; `…` stands for anything. A `$ trio-swarm serve …` or `demo`
+  stays for the rest of the page, on a port of its own; any other command that goes on is ended when it has printed what
+  it should.
 - ```sh and ```text are not run. The two set-up lines are compared with what `.ci/run` runs.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_swarm.settings import load
+from trio_swarm.settings_loading import load
 from trio_swarm.upstream.protocols import make_protocol
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +101,7 @@ class Session:
     def run_console(self, text):
         for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, _, expected = part.partition("\n")
-            if command.startswith("trio-swarm "):
+            if command.startswith(("trio-swarm serve", "trio-swarm demo")):
                 self.start(command, expected)
             else:
                 self.show(command, expected)
@@ -117,7 +118,12 @@ class Session:
     def show(self, command, expected):
         if shutil.which("curl") is None:
             pytest.skip("there is no curl here")
-        arguments = shlex.split(command.replace("localhost:8000", self.url.removeprefix("http://")))
+        command = command.replace("localhost:8000", self.url.removeprefix("http://"))
+        if "trio-swarm " in command:  # perhaps behind a pipe
+            program = f"{shlex.quote(sys.executable)} -m trio_swarm.cli "
+            arguments = ["sh", "-c", command.replace("trio-swarm ", program)]
+        else:
+            arguments = shlex.split(command)
         process = self.spawn(arguments, stderr=subprocess.DEVNULL)
         with process:
             said = read_until(process, lambda text: matches(text, expected))

@@ -18,6 +18,8 @@
     |-- LimitError             a number from `settings.py` is reached; later it may work
     |   |-- TooManyObjects     |-- TooManyTopics     |-- TooManyConnections
     |   |-- TooManyStreams     one WebSocket is subscribed to as many streams as it may be
+    |   |-- TooManySubscriptions  all readers together name as many topics as they may
+    |   |-- Overloaded         the requests under way hold as many bytes as they may
     |   |-- ReaderLagged       a reader in this process was slower than its journal
     |   `-- TooManyTasks       an object has as many timers, feeds and tasks as it may have
     |-- SwarmClosed            the scope has ended, or is ending
@@ -27,6 +29,8 @@
     |   `-- TurnTimeout        the turn ran past its deadline
     |-- PeerError              the other end of a socket broke the rules
     |   |-- FeedUnavailable    an upstream could not be reached, or went away
+    |   |-- ServiceUnavailable (in a client) the service could not be reached, or went away; coming back may help
+    |   |-- ServiceRefused     (in a client) the service said no, and coming back changes nothing
     |   `-- ProtocolViolation  bytes that its protocol does not allow
     |-- StorageError           the store did not take or give what was asked
     |-- SettingsError          the operator's settings do not add up
@@ -251,6 +255,29 @@ class TooManyTopics(LimitError):
 
 
 @attrs.define(auto_exc=True, str=False)
+class TooManySubscriptions(LimitError):
+    """All readers together name as many topics as they may."""
+
+    code = "too_many_subscriptions"
+    limit: int
+
+    def __str__(self) -> str:
+        return f"the readers here name {self.limit} topics already; try again soon, or name fewer"
+
+
+@attrs.define(auto_exc=True, str=False)
+class Overloaded(LimitError):
+    """The requests under way hold as many bytes as they may."""
+
+    code = "busy"
+    limit: int
+    retry_after_s: int = 1
+
+    def __str__(self) -> str:
+        return f"the requests under way hold {self.limit} bytes already; try again in {self.retry_after_s} s"
+
+
+@attrs.define(auto_exc=True, str=False)
 class TooManyConnections(LimitError):
     """The service holds as many client connections as it may."""
 
@@ -369,6 +396,35 @@ class FeedUnavailable(PeerError):
 
     def __str__(self) -> str:
         return f"feed {self.feed}: {self.reason}"
+
+
+@attrs.define(auto_exc=True, str=False)
+class ServiceUnavailable(PeerError):
+    """A client's service could not be reached, fell silent, or went away; coming back may help.
+
+    Attributes:
+        after_s: how long the service asks to be left alone; None where it did not say.
+        uncertain: what was asked may have been done all the same.
+    """
+
+    code = "unavailable"
+    reason: str
+    after_s: float | None = None
+    uncertain: bool = True
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@attrs.define(auto_exc=True, str=False)
+class ServiceRefused(PeerError):
+    """A client's service said no, and asking again changes nothing."""
+
+    code = "refused"
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @attrs.define(auto_exc=True, str=False)

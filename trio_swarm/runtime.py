@@ -13,13 +13,17 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import attrs
+import structlog
 import trio
 
-from trio_swarm.errors import SettingsError, SwarmError
+from trio_swarm.errors import StorageError, SwarmError
 from trio_swarm.fanout.streams import Streams, StreamsStatistics
+from trio_swarm.health.budget import make_budget
+from trio_swarm.health.statistics import ServiceStatistics, Sources
 from trio_swarm.journal.clock import IdClock
 from trio_swarm.live.channel import Channel
 from trio_swarm.live.swarm_hub import hub_class
@@ -28,7 +32,9 @@ from trio_swarm.objects.durable import DurableObject
 from trio_swarm.objects.reference import Reference
 from trio_swarm.settings import Settings
 from trio_swarm.storage import Storage
-from trio_swarm.storage.memory import MemoryStorage
+from trio_swarm.storage.opening import open_storage
+
+_log = structlog.get_logger("trio_swarm")
 
 _RESERVE_EVERY_S = 1.0  # the clock reserves 10 s ahead and asks from 5 s before the end: four tries at least
 
@@ -50,6 +56,16 @@ class Swarm:
         self.streams = streams
         self.storage = storage
         self.clients: Callable[[], list[dict[str, Any]]] | None = None  # set by whoever serves clients from outside
+        served = directory.kinds.values()
+        self._budget = make_budget(settings, [kind.journal for kind in served if kind.name not in {"channel", "hub"}])
+        self.sources = Sources(trio.current_time)  # whoever serves clients adds its own
+        self.sources.add("streams", streams.statistics)
+        self.sources.add("directory", directory.statistics)
+        self.sources.add("kinds", directory.kind_statistics)
+        self.sources.add("objects", lambda: tuple(host.statistics() for host in directory.hosts()))
+        told = getattr(storage, "statistics", None)
+        if told is not None:
+            self.sources.add("storage", told)
 
     def get(self, kind: type[DurableObject] | str, id: str) -> Reference:
         """The object of this kind and id. It starts when it is first used, not before.
@@ -74,8 +90,25 @@ class Swarm:
         }
 
     def statistics(self) -> SwarmStatistics:
-        """A moment of everything."""
+        """A moment of the runtime alone."""
         return SwarmStatistics(self.streams.statistics(), self.directory.statistics())
+
+    def tell(self, with_tree: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the shape of health.control.Tell
+        """What the control socket shows: all statistics, the budget, and the tree if it is wanted."""
+        counted = self._budget
+        told: dict[str, Any] = {
+            "version": version("trio-swarm"),
+            "bind": self.settings.bind,
+            "budget": {"bytes": counted.total, "kernel_bytes": counted.kernel_total},
+            "statistics": self.gather().plain(),
+        }
+        if with_tree:
+            told["tree"] = self.tree()
+        return told
+
+    def gather(self) -> ServiceStatistics:
+        """A moment of everything that has something to tell: see `health.statistics` for the names."""
+        return self.sources.gather()
 
 
 @asynccontextmanager
@@ -100,7 +133,7 @@ async def open_swarm(
     What the body raises comes out as it is; a fault of the runtime's own comes out in an exception group.
     """
     settings = settings or Settings()
-    store = storage or _open_storage(settings)
+    store = storage or await open_storage(settings.store, settings.limits)
     rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
     kinds = [*objects]
     names = {cls.kind for cls in kinds}
@@ -153,12 +186,6 @@ def leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _open_storage(settings: Settings) -> Storage:
-    if settings.store != "memory:":
-        raise SettingsError("store", f"{settings.store!r} is not a store this version knows; there is: memory:")
-    return MemoryStorage(settings.limits.memory_store_bytes)
-
-
 async def _reserve(clock: IdClock, store: Storage) -> None:
     until = clock.needs_reservation()
     if until is not None:
@@ -169,4 +196,8 @@ async def _reserve(clock: IdClock, store: Storage) -> None:
 async def _keep_reserving(clock: IdClock, store: Storage) -> None:
     while True:
         await trio.sleep(_RESERVE_EVERY_S)
-        await _reserve(clock, store)
+        try:
+            await _reserve(clock, store)
+        except StorageError as error:
+            # Ids go on below the mark that the store holds, by their counters, until it takes a new one.
+            _log.warning("clock_reservation_failed", error=str(error))

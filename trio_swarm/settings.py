@@ -1,35 +1,30 @@
 """Settings: every limit a number, its unit in its name or docstring, its reason beside it.
 
-One immutable attrs tree. `load()` reads it from a TOML file and the environment and refuses what it does not know.
+One immutable attrs tree, checked by settings_rules.py whenever one is made. settings_loading.py reads it from a TOML
+file and the environment.
 """
 
-import math
-import os
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Final, Literal
 
 import attrs
-import msgspec
 
 from trio_swarm.errors import SettingsError
+from trio_swarm.settings_rules import first_fault, flatten
 
 KIB = 1024
 MIB = 1024 * KIB
 
 RANGE_BYTES = 64 * KIB  # one write of replay: large enough to amortise a system call, small enough to share and to hold
 
-_ENVIRONMENT_PREFIX = "TRIO_SWARM_"
-_NOT_SETTINGS = {"TRIO_SWARM_CONFIG", "TRIO_SWARM_SHARED"}
-
-# Every other number is above 0: a limit of nothing serves nothing, and a time of nothing waits for nothing.
-_MAY_BE_ZERO = {
-    "limits.idle_journal_bytes",  # of an object that stopped nothing is kept
-    "liveness.retry_min_s",  # some come back at once
-    "objects.crashes",  # the first crash is one too many
-    "upstream.quick_restarts",  # the first failure is `down`
-}
+# Bounds that nobody need set; they stand here because what is bounded is counted (health/budget.py), wherever it is.
+REPEAT_ENTRIES: Final = 5_000  # answers to WebSocket messages, kept for 5 s for whoever repeats one
+REPEAT_BYTES: Final = 4 * KIB  # of one of them: 20 MiB in all; a repeat of a larger one is told that it was done
+REPEATS: Final = 5_000  # publications of whoever repeats one, kept likewise
+BLANK_JOURNALS: Final = 1_000  # 3 KB each; their clients come back to "nothing missed" rather than to a gap
+QUEUE_FRAMES: Final = 16  # lets a feed's reader see pongs while an object is busy; of 4 MiB each they are 64 MiB a feed
+LARGE_MESSAGE_BYTES: Final = 64 * KIB  # of a feed: a larger one is alone in its lane, or 256 of 4 MiB would be there
+SPARE_CONNECTIONS: Final = 0.1  # of the limit, for short requests: at the limit the edge still has to say so
+VIEWERS: Final = 8  # of the control socket: a few terminals, and a script that forgot to close
 
 
 @attrs.frozen
@@ -39,13 +34,16 @@ class Limits:
     connections: int = 10_000  # measured memory: about 0.25 GiB of idle streams
     objects_per_kind: int = 1_000  # R9: the next one is refused
     journals: int = 10_000  # LRU: journals of idle objects beyond this are dropped
+    live_journal_bytes: int = 1024 * MIB  # of all live objects: a thousand full journals; the largest give way first
     idle_journal_bytes: int = 256 * MIB  # of objects that stopped, for clients that come back
     topics_per_journal: int = 10_000  # a client-made topic costs about 500 bytes
     keys_per_journal: int = 10_000  # for `latest` topics
     topics_per_subscription: int = 100  # one URL or message; more topics mean: subscribe to all
     streams_per_connection: int = 100  # one WebSocket
+    subscribed_topics: int = 500_000  # named by all readers together, 1 where all are meant: about 0.25 GiB
     event_bytes: int = 100 * KIB  # from clients; R33
     body_bytes: int = 1 * MIB  # one HTTP request body
+    bodies_bytes: int = 128 * MIB  # of all requests under way, as decoded: 60 of the largest, 10,000 of a usual one
     message_bytes: int = 100 * KIB  # one WebSocket message from a client
     upstream_frame_bytes: int = 4 * MIB  # BitMEX opens with 709 KB
     memory_store_bytes: int = 64 * MIB  # `memory:` refuses beyond this
@@ -68,7 +66,8 @@ HUB_JOURNAL = JournalSettings(events=20_000, bytes=16 * MIB)  # a market's burst
 class StallSettings:
     """When a client that does not read is cut off."""
 
-    seconds: float = 30.0  # longer than a tunnel, shorter than a journal's age
+    seconds: float = 30.0  # without headway; longer than a tunnel, shorter than a journal's age
+    bytes_per_s: int = 2 * KIB  # on average over one write, after `seconds`; a poor mobile line has more
 
 
 @attrs.frozen
@@ -78,8 +77,9 @@ class LivenessSettings:
     ping_s: float = 10.0
     dead_s: float = 30.0  # three pings unanswered (R5)
     header_s: float = 10.0  # a request's head must be whole by then: nobody types it by hand
-    body_s: float = 20.0  # a body of at most 1 MiB
+    body_s: float = 20.0  # a body of at most 1 MiB, or one WebSocket message
     keep_alive_s: float = 15.0  # an idle HTTP connection between two requests
+    closing_s: float = 2.0  # for the peer, after a goodbye of either side: a few round trips; within `shutdown_s`
     shutdown_s: float = 5.0  # R39: everything is over by then
     retry_min_s: float = 1.0  # clients come back spread over this span after a shutdown
     retry_max_s: float = 10.0
@@ -138,11 +138,22 @@ class FeedSettings:
 
 @attrs.frozen
 class Settings:
-    """Everything an operator may set. Frozen: a change is a new value (`attrs.evolve`)."""
+    """Everything an operator may set. Frozen: a change is a new value (`attrs.evolve`).
+
+    Raises:
+        SettingsError: a number is out of its range, or two do not go together.
+    """
 
     bind: str = "127.0.0.1:8000"
     open: bool = False  # serve beyond loopback although nobody is asked who they are
     store: str = "memory:"
+    control: str = "auto"  # where `top` looks: a socket's path, `off`, or `auto` (a command's own choice)
+    certfile: str = ""  # a chain in PEM, and its key: `serve` then speaks TLS; both, or neither
+    keyfile: str = ""
+    log: Literal["auto", "console", "json"] = "auto"  # for people on a terminal, for machines elsewhere
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = False  # 3 µs a request; off, because a proxy in front has one, and metrics count requests
+    metrics: bool = True  # `GET /metrics`; a proxy keeps it from outsiders
     limits: Limits = Limits()
     journal: JournalSettings = JournalSettings()
     stall: StallSettings = StallSettings()
@@ -151,100 +162,7 @@ class Settings:
     upstream: UpstreamSettings = UpstreamSettings()
     feed: tuple[FeedSettings, ...] = ()
 
-
-def load(path: str | os.PathLike[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from a TOML file (if any), then from variables such as `TRIO_SWARM_LIMITS__CONNECTIONS`.
-
-    Raises:
-        SettingsError: the file cannot be read, a key or value is not known, or a number is out of range; it names the
-            place.
-    """
-    values: dict[str, Any] = {}
-    where = "settings"
-    if path is not None:
-        where = os.fspath(path)
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(where, f"cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(where, f"is not TOML: {error}") from error
-    settings = _convert(values, where)
-    _check_numbers(settings, where)
-    for name, text in sorted((environment or {}).items()):
-        if name.startswith(_ENVIRONMENT_PREFIX) and name not in _NOT_SETTINGS:
-            keys = name.removeprefix(_ENVIRONMENT_PREFIX).lower().split("__")
-            settings = _replace(settings, keys, text, name, "")
-    names = [feed.name for feed in settings.feed]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingsError(where, f"two feeds are called {name!r}")
-    return settings
-
-
-def _convert(values: Mapping[str, Any], where: str) -> Settings:
-    _refuse_unknown(Settings, values, where, "")
-    if isinstance(values.get("feed"), Mapping):
-        raise SettingsError(where, "[feed] is a single table, and there may be several: write [[feed]]")
-    try:
-        return msgspec.convert(values, Settings)
-    except msgspec.ValidationError as error:
-        raise SettingsError(where, str(error)) from error
-
-
-def _refuse_unknown(cls: Any, values: Mapping[str, Any], where: str, prefix: str) -> None:
-    """Conversion drops what it does not know without a word; an operator's misspelling must not vanish."""
-    known = {field.name: field.type for field in attrs.fields(attrs.resolve_types(cls))}
-    for key, value in values.items():
-        if key not in known:
-            raise SettingsError(where, f"unknown key {prefix}{key}; known here: {', '.join(sorted(known))}")
-        kind = known[key]
-        if attrs.has(kind) and isinstance(value, Mapping):
-            _refuse_unknown(kind, value, where, f"{prefix}{key}.")
-        elif key == "feed" and isinstance(value, list):
-            for item in value:
-                if isinstance(item, Mapping):
-                    _refuse_unknown(FeedSettings, item, where, "feed.")
-
-
-def _check_numbers(record: attrs.AttrsInstance, where: str, prefix: str = "") -> None:
-    for field in attrs.fields(type(record)):
-        value = getattr(record, field.name)
-        if attrs.has(type(value)):
-            _check_numbers(value, where, f"{prefix}{field.name}.")
-        elif reason := _range_error(value, f"{prefix}{field.name}"):
-            raise SettingsError(where, f"{prefix}{field.name}: {reason}")
-
-
-def _range_error(value: Any, key: str) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not math.isfinite(value):
-        return f"{value} is not a finite number"
-    if key in _MAY_BE_ZERO:
-        return f"{value} is below 0" if value < 0 else None
-    return f"{value} is not above 0" if value <= 0 else None
-
-
-def _replace(record: attrs.AttrsInstance, keys: list[str], text: str, where: str, prefix: str) -> Any:
-    """Set one leaf from an environment variable."""
-    hints = get_type_hints(type(record))
-    head, *rest = keys
-    if head not in hints or (bool(rest) != attrs.has(hints[head])) or head == "feed":
-        start = _ENVIRONMENT_PREFIX + prefix.replace(".", "__").upper()
-        known = [
-            f"{start}{name.upper()}{'__…' if attrs.has(hint) else ''}"
-            for name, hint in sorted(hints.items())
-            if name != "feed"
-        ]
-        raise SettingsError(where, f"names no setting that a variable can set; known here: {', '.join(known)}")
-    if rest:
-        value = _replace(getattr(record, head), rest, text, where, f"{prefix}{head}.")
-    else:
-        try:
-            value = msgspec.convert(text, hints[head], strict=False)
-        except msgspec.ValidationError as error:
-            raise SettingsError(where, str(error)) from error
-        if reason := _range_error(value, f"{prefix}{head}"):
-            raise SettingsError(where, reason)
-    return attrs.evolve(cast("Any", record), **{head: value})
+    def __attrs_post_init__(self) -> None:
+        fault = first_fault(flatten(self))
+        if fault is not None:
+            raise SettingsError("settings", str(fault))

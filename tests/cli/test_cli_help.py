@@ -7,6 +7,8 @@ import pytest
 
 from trio_swarm.cli import COMMANDS, main
 
+SERVING = {"serve", "demo", "replay", "check"}
+
 
 def test_help_imports_no_command():
     """`--help` lists every command, and imports neither Trio nor a server to do it."""
@@ -15,9 +17,9 @@ def test_help_imports_no_command():
         "sys.exit(any(name in sys.modules for name in ('trio', 'hypercorn', 'starlette', 'trio_websocket')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    said = " ".join(done.stdout.split())  # a long line is broken
     for name, what in COMMANDS.items():
-        assert name in done.stdout
-        assert what in done.stdout
+        assert f" {name} {what}" in said
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -25,7 +27,7 @@ def test_every_command_explains_itself(invoke, name):
     """`COMMAND --help` works, and says the same in short as the list does."""
     result = invoke(name, "--help")
     assert result.exit_code == 0
-    assert "--bind" in result.output or name == "record"
+    assert "--bind" in result.output or name not in SERVING
     assert main.get_command(None, name).get_short_help_str(100) == COMMANDS[name]
 
 

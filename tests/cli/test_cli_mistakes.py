@@ -1,17 +1,18 @@
 """An operator's mistake: one sentence on stderr, exit code 2, no traceback."""
 
 import socket
-import sys
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_swarm.cli.log import configure_log
-from trio_swarm.cli.serve import load_objects, parse_feed
+from trio_swarm.cli.log import command_log
+from trio_swarm.cli.objects_module import load_objects
+from trio_swarm.cli.options import parse_feed
 from trio_swarm.errors import SettingsError
-from trio_swarm.settings import load
+from trio_swarm.settings import Settings
+from trio_swarm.settings_loading import load
 
 
 def check(result, *words):
@@ -38,10 +39,14 @@ def check(result, *words):
         (["serve", "--feed", "x=kraken:ws://h", "--feed", "x=kraken:ws://h"], ["two feeds", "'x'"]),
         (["serve", "--objects", "no_such_module"], ["no_such_module"]),
         (["serve", "--objects", "json"], ["no subclass of DurableObject"]),
-        (["serve", "--bind", "127.0.0.1:0", "--store", "sqlite:x"], ["sqlite:x", "memory:"]),
+        (["serve", "--bind", "127.0.0.1:0", "--store", "redis://h"], ["redis://h", "memory:"]),
         (["demo", "--bind", "[::]:0"], ["[::]:0", "--open"]),
         (["replay", "x.jsonl", "--bind", "[::]:0"], ["[::]:0", "--open"]),
         (["replay", "x.jsonl", "--loop", "--once"], ["exclude each other"]),
+        (["demo", "--bind", "8000"], ["HOST:PORT"]),
+        (["demo", "--bind", "::1:8000"], ["[::1]:8000"]),
+        (["replay", "x.jsonl", "--bind", "localhost"], ["HOST:PORT"]),
+        (["replay", "x.jsonl", "--bind", "127.0.0.1:http"], ["HOST:PORT"]),
         (["replay"], ["FILE"]),
         (["replay", "x.jsonl", "--speed", "0"], ["--speed"]),
         (["record", "ws://h"], ["FILE"]),
@@ -112,16 +117,12 @@ def test_numbers_that_may_be_nothing():
 
 def test_a_traceback_shows_no_local_variables(capsys):
     """Clients' data and secrets stay out of the log, also where rich is installed."""
-    configure_log()
-    renderer = structlog.get_config()["processors"][-1]
-    structlog.reset_defaults()
-    assert structlog.dev.plain_traceback is renderer._exception_formatter
-    log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=[renderer])
     secret = "hunter" + "2"
-    try:
-        check_password(secret)
-    except ValueError as error:
-        log.error("call_failed", exc_info=error)  # noqa: TRY400 - the processor is given what it wants
+    with command_log(Settings(log="console")):
+        try:
+            check_password(secret)
+        except ValueError:
+            structlog.get_logger().exception("call_failed")
     said = capsys.readouterr().err
     assert "ValueError: refused" in said
     assert "hunter2" not in said

@@ -269,6 +269,8 @@ async def test_a_recorder_that_is_killed_leaves_a_readable_file(tmp_path):
         (replay, ["c.jsonl", "--loop", "--once"], 2, "exclude each other"),
         (record, ["http://x", "new.jsonl"], 2, "is not a WebSocket URL"),
         (record, ["ws://127.0.0.1:1", "new.jsonl"], 1, "cannot connect"),
+        (record, ["ws://127.0.0.1:1", "c.jsonl"], 2, "exists already"),  # told before a connection is tried
+        (record, ["ws://127.0.0.1:1", "no/such/new.jsonl"], 2, "there is no folder no/such"),
     ],
 )
 def test_mistakes_are_told(tmp_path, monkeypatch, command, arguments, code, text):

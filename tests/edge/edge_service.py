@@ -22,7 +22,8 @@ import trio_websocket
 
 from trio_swarm.edge.app import Edge
 from trio_swarm.edge.listeners import open_listeners
-from trio_swarm.edge.worker import KEY, make_connection_class, serve
+from trio_swarm.edge.telling import Telling
+from trio_swarm.edge.worker import KEY, Connection, make_connection_class, serve
 from trio_swarm.journal.event import Draft
 from trio_swarm.objects.durable import DurableObject, exposed
 from trio_swarm.runtime import Swarm, open_swarm
@@ -111,6 +112,14 @@ class Known(DurableObject):
 KINDS = (Room, Board, Strict, Known)
 
 
+def client_context(*protocols):
+    """TLS as a client has it, that offers these protocols."""
+    context = ssl.create_default_context(cafile=CERTIFICATE)
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
+
+
 @attrs.define
 class Service:
     host: str
@@ -120,13 +129,13 @@ class Service:
     shutdown: trio.Event
     over: trio.Event
     tls: bool = False
+    connection_class: type[Connection] | None = None
 
     async def connect(self):
         stream = await trio.open_tcp_stream(self.host, self.port)
         if not self.tls:
             return stream
-        context = ssl.create_default_context(cafile=CERTIFICATE)
-        return trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
+        return trio.SSLStream(stream, client_context(), server_hostname="localhost", https_compatible=True)
 
     @property
     def url(self):
@@ -324,7 +333,7 @@ def portable(app):
 
 @asynccontextmanager
 async def open_service(
-    settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app, host=None, tls=False
+    settings=None, *, kinds=KINDS, foreign=False, pages=(), wrap=lambda app: app, host=None, tls=False, log=None
 ):
     """A service on a port of its own; it is shut down at the end, which must leave nothing.
 
@@ -334,10 +343,14 @@ async def open_service(
     host_settings = host or settings
     async with open_swarm(kinds, settings=settings, rng=random.Random(1)) as swarm, trio.open_nursery() as nursery:
         edge = Edge(swarm.directory, settings, pages, rng=random.Random(1))
+        telling = Telling(edge, swarm.sources, settings, log)
+        nursery.start_soon(telling.run)
         await nursery.start(edge.run)
-        listeners = open_listeners("127.0.0.1:0")
+        listeners = open_listeners("127.0.0.1:0", stall_s=host_settings.stall.seconds)
         host, port = listeners[0].getsockname()
         shutdown, over = trio.Event(), trio.Event()
+        connection_class = make_connection_class(host_settings, on_context=edge.on_context)
+        telling.on_connections(connection_class.statistics)
 
         async def lifespan(scope, receive, send):
             if scope["type"] == "lifespan":
@@ -355,14 +368,14 @@ async def open_service(
                 sockets=listeners,
                 certfile=CERTIFICATE if tls else None,
                 keyfile=CERTIFICATE if tls else None,
-                connection_class=make_connection_class(host_settings, on_context=edge.on_context),
+                connection_class=connection_class,
                 shutdown_trigger=shutdown.wait,
                 task_status=task_status,
             )
             over.set()
 
         await nursery.start(run)
-        yield Service(host, port, edge, swarm, shutdown, over, tls)
+        yield Service(host, port, edge, swarm, shutdown, over, tls, connection_class)
         shutdown.set()
         with trio.fail_after(PATIENCE_S):
             await over.wait()

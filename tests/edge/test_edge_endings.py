@@ -12,7 +12,7 @@ from test_edge_websocket import closing_code, masked, raw_websocket
 from trio_swarm.settings import JournalSettings, LivenessSettings, Settings, StallSettings
 
 FOREIGN = pytest.mark.parametrize("foreign", [False, True], ids=["direct", "asgi"])
-STALL = attrs.evolve(Settings(), stall=StallSettings(seconds=0.3))
+STALL = attrs.evolve(Settings(), stall=StallSettings(seconds=0.3, bytes_per_s=100_000))
 
 
 async def deaf(service, request):

@@ -72,6 +72,8 @@ def test_every_code_is_named_beside_its_status():
         "HostError",
         "ProtocolViolation",
         "RequestRefused",
+        "ServiceRefused",  # what a client of ours makes of an answer
+        "ServiceUnavailable",
         "SwarmError",
     }
     bases = {"CallerError", "LimitError", "ObjectError", "PeerError"}

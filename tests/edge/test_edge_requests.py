@@ -179,8 +179,8 @@ async def test_an_answer_without_json_is_the_turn_s_failure():
 
 
 async def test_a_caller_that_leaves_before_its_turn_is_not_served():
-    """Its call is withdrawn: the turn never runs."""
-    async with open_service() as service, service.http() as busy:
+    """Its call is withdrawn, after the time that one who only half-closed has: the turn never runs."""
+    async with open_service(quick(closing_s=0.05)) as service, service.http() as busy:
         await busy.request("POST", "/v1/room/a/call/wait", b"[0.3]", **JSON)
         await until(lambda: (room := service.room().statistics()) is not None and room.turn)
         async with service.http() as http:

@@ -96,10 +96,10 @@ async def test_fifty_stalled_readers_cost_the_honest_nothing_and_no_memory(kind)
 
 
 @asynccontextmanager
-async def service_process(kind):
-    """`edge_service.py` in a process of its own, which must end by itself when it is told."""
-    program = [sys.executable, str(Path(__file__).with_name("edge_service.py")), kind]
-    process = await trio.lowlevel.open_process(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+async def service_process(argument, *, program="edge_service.py", stderr=None):
+    """A program of this folder in a process of its own, which must end by itself when it is told."""
+    command = [sys.executable, str(Path(__file__).with_name(program)), argument]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
     try:
         yield process
         await process.stdin.aclose()

@@ -37,14 +37,18 @@ async def test_subscribe_then_events(foreign):
 
 @FOREIGN
 async def test_since_recovers_or_tells_the_gap(foreign):
-    """`recovered` and the replay, or `gap`."""
+    """`recovered` and the replay, or `gap` and what is kept behind it."""
     async with open_service(foreign=foreign) as service, service.ws() as ws, service.ws() as late:
         ids = [await service.publish(n) for n in range(4)]
         assert {"stream": "room/a", "id": ids[1], "recovered": True} == await ws.subscribe("room/a", since=ids[1])
         assert [2, 3] == [(await ws.next())["data"] for _ in range(2)]
         answer = await late.subscribe("room/a", since="1-1")
-        gap = {"after": "1-1", "before": ids[3]}
-        assert {"stream": "room/a", "id": ids[3], "recovered": False, "gap": gap} == answer
+        begin = answer["gap"]["before"]
+        gap = {"after": "1-1", "before": begin}
+        assert {"stream": "room/a", "id": begin, "recovered": False, "gap": gap} == answer
+        assert list(zip(ids, range(4), strict=True)) == [
+            (event["id"], event["data"]) for event in [await late.next() for _ in range(4)]
+        ]
 
 
 @FOREIGN

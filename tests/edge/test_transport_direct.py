@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transport_rig import Pair, message, pair, parse
 
-from trio_swarm.edge.transport import DirectTransport
+from trio_swarm.edge.direct import DirectTransport
 from trio_swarm.edge.writability import Writability
 
 DIRECT, HOST, WAITING = b"dhs"

@@ -24,6 +24,8 @@ from worker_rig import (
 )
 
 from trio_swarm.edge import worker
+from trio_swarm.edge.direct import DirectTransport
+from trio_swarm.edge.polite import PoliteAsgi, PoliteDirect, make_transport
 from trio_swarm.edge.protocol import HostProtocol
 from trio_swarm.edge.transport import AsgiTransport
 from trio_swarm.edge.worker import KEY
@@ -98,7 +100,7 @@ def direct(size=None, then=None):
         async with trio.open_nursery() as nursery:
             writability = Writability()
             await nursery.start(writability.run)
-            app.transport = app.connection.direct(writability)
+            app.transport = DirectTransport(app.connection, writability)
             if then is not None:
                 await then(app, receive, send)
             else:
@@ -273,7 +275,7 @@ async def test_an_exception_inside_a_connection_stops_at_its_barrier(monkeypatch
                 await stream.send_all(GET % b"/")
                 assert await read_to_end(stream) == b""
             assert await get(server.port, b"/") == b"hello"
-    assert "connection ended by an error" in [entry["event"] for entry in logs]
+    assert "connection_crashed" in [entry["event"] for entry in logs]
 
 
 async def test_a_cancelled_write_aborts_the_connection():
@@ -320,6 +322,24 @@ async def test_an_application_that_does_not_read_is_cancelled_when_its_client_ha
             await stream.send_all(client_frame(1, b"x") * 10)
             await trio.sleep(0.1)
         assert await app.ended() == "cancelled"
+
+
+async def test_the_descriptor_of_a_client_that_left_does_not_wait_for_its_application():
+    """The socket is closed at once; an application that has not ended after the stall limit is cancelled."""
+
+    async def goes_on(app, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await trio.sleep_forever()
+
+    app = App(goes_on)
+    async with served(app, stall=0.5) as server:
+        async with await connect(server.port) as stream:
+            await stream.send_all(GET % b"/")
+            await read_until(stream, b"\r\n\r\n")
+        assert await eventually(lambda: app.connection.fileno() == -1)
+        assert app.events == ["begun"]
+        assert await app.ended() == "cancelled"
+        assert server.connection_class.statistics().aborted == {"the application did not end": 1}
 
 
 async def test_an_answer_before_the_body_reaches_its_client_and_ends_the_connection():
@@ -461,9 +481,8 @@ async def test_after_hypercorns_close_frame_nothing_is_written_directly():
         assert [(1, b"a"), (8, (1000).to_bytes(2, "big"))] == server_frames(data)
 
 
-async def test_a_peer_that_never_answers_a_close_is_cut_off(monkeypatch):
+async def test_a_peer_that_never_answers_a_close_is_cut_off():
     """A closing handshake has its time, although the application goes on waiting."""
-    monkeypatch.setattr("trio_swarm.edge.connection.CLOSING_S", 0.2)
 
     async def closes(app, receive, send):
         await send({"type": "websocket.close", "code": 1001})
@@ -471,7 +490,7 @@ async def test_a_peer_that_never_answers_a_close_is_cut_off(monkeypatch):
         await trio.sleep_forever()
 
     app = App(direct(then=closes))
-    async with served(app) as server:
+    async with served(app, closing_s=0.2) as server:
         stream, rest = await open_websocket(server.port)
         async with stream:
             assert server_frames(rest + await read_to_end(stream))[0][0] == 8
@@ -551,29 +570,20 @@ async def test_hypercorns_wait_for_its_turn_counts_against_its_deadline():
         assert server.connection_class.statistics().aborted == {"stalled": 1}
 
 
-async def test_a_direct_transport_is_asked_for_once_and_not_too_early():
-    """Before the head is out its bytes would come first; a second one would write between those of the first."""
+async def test_a_connection_says_when_a_direct_transport_may_begin():
+    """Before the head is out its bytes would come first."""
     seen = []
 
     async def asks(app, scope, receive, send):
-        writability = Writability()
-        if scope["http_version"] == "1.1":
-            with pytest.raises(RuntimeError, match=r"http\.response\.start"):
-                app.connection.direct(writability)
+        seen.append(app.connection.begun)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        seen.append(app.connection.direct(writability))
-        if seen[0] is not None:
-            with pytest.raises(RuntimeError, match="already"):
-                app.connection.direct(writability)
+        seen.append(app.connection.begun)
+        assert isinstance(make_transport(scope, send, "sse", Writability()), PoliteDirect)
         await send({"type": "http.response.body", "body": b"hello"})
 
     async with served(App(asks)) as server:
         await get(server.port, b"/")
-        assert seen.pop() is not None
-        async with await connect(server.port) as stream:
-            await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
-            await read_to_end(stream)
-        assert seen == [None]
+        assert [False, True] == seen
 
 
 async def test_the_time_of_the_last_byte_follows_what_hypercorn_swallows():
@@ -599,7 +609,7 @@ async def test_our_tls_speaks_http11_only_and_writes_through_asgi(configured_by,
     async def body(app, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         app.connection.streaming()
-        assert app.connection.direct(Writability()) is None
+        assert isinstance(make_transport(scope, send, "sse", Writability()), PoliteAsgi)
         transport = AsgiTransport(send, "sse", app.connection)
         async with trio.open_nursery() as nursery:
             await nursery.start(transport.run)

@@ -9,8 +9,8 @@ from hypercorn.trio import tcp_server
 from structlog.testing import capture_logs
 
 from trio_swarm.edge import worker
-from trio_swarm.edge.connection import _send_now
 from trio_swarm.edge.listeners import NOTSENT_BYTES, is_loopback, open_listeners, parse_bind, tune, tuned
+from trio_swarm.edge.outlet import find_send
 from trio_swarm.edge.worker import check_host, install, make_config, make_connection_class
 from trio_swarm.errors import HostError, SettingsError
 from trio_swarm.settings import Settings
@@ -135,5 +135,5 @@ def test_without_the_socket_below_trios_a_write_goes_by_its_number():
             def fileno(self):
                 return ours.fileno()
 
-        assert _send_now(Foreign())(b"abc") == 3
+        assert find_send(Foreign())(b"abc") == 3
         assert theirs.recv(10) == b"abc"

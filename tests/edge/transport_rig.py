@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import psutil
 import trio
 
-from trio_swarm.edge.transport import DirectTransport
+from trio_swarm.edge.direct import DirectTransport
+from trio_swarm.edge.headway import Writes
 from trio_swarm.edge.writability import Writability
 from trio_swarm.edge.write_gate import WriteGate
 
@@ -45,6 +46,7 @@ class Pair:
         self.last_byte_at = None
         self.send_now = self.ours.send
         self.aborted = []
+        self.writes = Writes()
         self.received = b""
         self.transport = DirectTransport(self, writability)
 

@@ -73,7 +73,7 @@ async def test_idle_journals_are_bounded_in_number_and_bytes(autojump_clock, clo
         streams.release(f"game/{number}")
     assert [streams.get(f"game/{number}") is not None for number in range(5)] == [False, False, True, True, True]
     big = streams.open("game/big", journal=JournalSettings(), latest=lambda _: False)
-    big.publish([(clock.next(), Draft(b"1" * 249_500))])
+    big.publish([(clock.next(), Draft(b"1" * 248_500))])
     streams.release("game/big")
     assert streams.statistics().idle == 1
 

@@ -6,8 +6,10 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_swarm.bounded.allowance import Allowance
 from trio_swarm.fanout.broadcaster import Broadcaster
 from trio_swarm.fanout.encoding import EVENTS, GapNotice, SnapshotNotice
+from trio_swarm.fanout.footprints import Footprints
 from trio_swarm.fanout.stream import Stream
 from trio_swarm.fanout.view import RangeCache
 from trio_swarm.journal.event import START, Draft, Event, EventId
@@ -88,7 +90,8 @@ def build(policy, kept_events):
         topics_limit=100,
         latest=lambda topic: topic == "latest",
     )
-    stream = Stream("thing/1", journal, broadcaster, trio.current_time, RangeCache(200_000))
+    shared = RangeCache(200_000), Footprints(10**9), Allowance(10**6)
+    stream = Stream("thing/1", journal, broadcaster, trio.current_time, *shared)
     stream.lag_policy = policy
     world = World(stream)
     if policy == "snapshot":
@@ -142,8 +145,7 @@ class Run:
             world.check_gap(client, opening.gap)
         if since == START:
             assert opening.gap is None, "since=0-0 is never a gap"
-            oldest = min(world.kept(), default=world.stream.journal.head_id)
-            begin = EventId(oldest.ms, oldest.counter - 1) if world.kept() else oldest
+            begin = world.stream.journal.id_at(0)  # the last that is forgotten: a replaced value may still be kept
         else:
             begin = opening.id
         client.since_of = dict.fromkeys([None] if topics is None else topics, begin)

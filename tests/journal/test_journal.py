@@ -151,11 +151,25 @@ def test_since_zero_is_all_that_is_kept_and_never_a_gap():
     assert datas(journal.read(resumed.position, ALL)) == [b"3", b"4"]
 
 
-@pytest.mark.parametrize("since", [EventId(999, 9), EventId(0, 1), EventId(9999, 0)])
-def test_an_id_of_another_time_is_a_gap(since):
-    """From before this journal began, or beyond its head: it cannot be known what happened, so it is a gap."""
+@pytest.mark.parametrize("since", [EventId(999, 9), EventId(0, 1)])
+def test_an_id_from_before_this_journal_is_a_gap(since):
+    """It cannot be known what was then, so it is a gap, up to the beginning or what was forgotten; the rest follows."""
+    journal = make(events=2)
+    put(journal)
+    for topics in (ALL, only("whatever")):
+        assert Resumed(0, Gap(since, BEGIN)) == journal.resume(since, topics)
+    put(journal, data=b"2")
+    put(journal, data=b"3")
+    resumed = journal.resume(since, ALL)
+    assert Resumed(1, Gap(since, EventId(1001, 0))) == resumed
+    assert [b"2", b"3"] == datas(journal.read(resumed.position, ALL))
+
+
+def test_an_id_beyond_the_head_is_a_gap():
+    """It was not given here, so what its reader has had cannot be known: it goes on at the head."""
     journal = make()
     put(journal)
+    since = EventId(9999, 0)
     assert Resumed(1, Gap(since, journal.head_id)) == journal.resume(since, only("whatever"))
 
 

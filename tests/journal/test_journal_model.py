@@ -147,7 +147,10 @@ def test_history_is_kept_and_judged(limit, operations):
 @settings(max_examples=60)  # twice: see _slack
 @given(limits, some(appends | expiries), st.data())
 def test_resume_is_certain(limit, operations, data):
-    """For any `since` the answer is all that is missing, or a gap exactly when something of it is gone."""
+    """For any `since` the answer is all that is missing, or a gap exactly when something of it is gone.
+
+    A `since` from before the journal is a gap up to the first that is kept, and all that is kept follows.
+    """
     journal = Journal(start=BEGIN, settings=limit, latest=is_latest)
     model = Model(limit)
     for _ in play(journal, model, operations):
@@ -160,7 +163,13 @@ def test_resume_is_certain(limit, operations, data):
         for since in known:
             position = sum(e.id <= since for e in model.events)
             resumed = journal.resume(since, topics)
-            if not BEGIN <= since <= head_id or model.lost(position, topics):
+            if since < BEGIN:
+                first = next(at for at in range(journal.head + 1) if not model.lost(at, topics))
+                before = model.events[first - 1].id if first else BEGIN
+                assert Gap(since, before) == resumed.gap
+                assert model.readable(0, topics) == model.readable(resumed.position, topics)
+                assert not journal.lost(resumed.position, topics)
+            elif since > head_id or model.lost(position, topics):
                 assert (journal.head, Gap(since, head_id)) == (resumed.position, resumed.gap)
             else:
                 assert resumed.gap is None

@@ -98,7 +98,7 @@ async def test_call_nowait_is_served_and_its_exception_logged(autojump_clock, lo
         worker.call_nowait("work", ("quiet",))
         worker.call_nowait("work", (), {"wrong": 1})
         assert ["quiet"] == await worker.inside()
-    assert [("call_failed", "worker/a", "work()")] == [(e["event"], e["object"], e["turn"]) for e in logs]
+    assert [("call_failed", "worker/a", "work")] == [(e["event"], e["object"], e["method"]) for e in logs]
 
 
 async def test_from_outside_only_exposed_methods_can_be_called(autojump_clock):

@@ -26,7 +26,7 @@ class Book(DurableObject):
             elif what == "delete":
                 self.storage.delete(key)
             else:
-                self.storage.clear()
+                self.storage.delete_all()
         seen = await self.look()
         if fails:
             raise ValueError(seen)

@@ -76,7 +76,7 @@ async def test_replacing_and_deleting_give_bytes_back():
     assert submit(store, owner, {"a": b"x" * ENTRY_BYTES}) is None
     assert submit(store, owner, {"a": b"y" * ENTRY_BYTES}) is None
     assert submit(store, owner, {"a": None}) is None
-    assert (0, 0, 0) == attrs.astuple(store.statistics())
+    assert (0, 0, 0) == attrs.astuple(store.statistics())[:3]
 
 
 async def test_the_clock_mark_only_rises():

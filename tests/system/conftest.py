@@ -14,10 +14,23 @@ COMMAND = Path(sys.executable).with_name("trio-swarm")
 
 
 @asynccontextmanager
-async def running(*arguments, ready=r"(?:http|ws)://[0-9.]+:([0-9]+)", deadline=20):
-    """Start `trio-swarm ARGUMENTS`, give the port that its first line with a URL names, end it with SIGTERM."""
+async def running(
+    *arguments,
+    ready=r"(?:http|ws)://[0-9.]+:([0-9]+)",
+    deadline=20,
+    launcher=(),
+    environment=None,
+    said=None,
+    **options,
+):
+    """Start `trio-swarm ARGUMENTS`, give the port that its first line with a URL names, end it with SIGTERM.
+
+    `launcher` is put before the command; what it writes is added to `said`, a bytearray.
+    """
+    said = bytearray() if said is None else said
     async with trio.open_nursery() as nursery:
-        process = await nursery.start(_run, [str(COMMAND), *map(str, arguments)])
+        command = [*launcher, str(COMMAND), *map(str, arguments)]
+        process = await nursery.start(_run, command, environment or {}, options)
         text = b""
         try:
             with trio.fail_after(deadline):
@@ -25,7 +38,8 @@ async def running(*arguments, ready=r"(?:http|ws)://[0-9.]+:([0-9]+)", deadline=
                     received = await process.stdout.receive_some(65536)
                     assert received, f"it ended before it was ready: {text.decode()}"
                     text += received
-            nursery.start_soon(_drain, process.stdout)
+            said += text
+            nursery.start_soon(_drain, process.stdout, said)
             yield process, int(found[1])
         finally:
             with suppress(ProcessLookupError):
@@ -37,18 +51,22 @@ async def running(*arguments, ready=r"(?:http|ws)://[0-9.]+:([0-9]+)", deadline=
             nursery.cancel_scope.cancel()
 
 
-async def _run(command, *, task_status):
+async def _run(command, environment, options, *, task_status):
     process = await trio.lowlevel.open_process(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        **options,
     )
     task_status.started(process)
     await process.wait()
 
 
-async def _drain(stream):
+async def _drain(stream, said):
     with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-        while await stream.receive_some(65536):
-            pass
+        while received := await stream.receive_some(65536):
+            said += received
 
 
 @pytest.fixture

@@ -3,10 +3,21 @@
 import base64
 import hashlib
 import os
+import re
 
 import attrs
 import msgspec
 import trio
+
+
+class _Gap(msgspec.Struct):
+    after: str
+    before: str
+
+
+class _Subscribed(msgspec.Struct):
+    id: str
+    gap: _Gap | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -17,7 +28,10 @@ class _Envelope(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_RETRY = re.compile(rb"retry_ms=(\d+)")
 _decode = msgspec.json.Decoder(_Envelope).decode
+_decode_gap = msgspec.json.Decoder(_Gap).decode
+_decode_subscribed = msgspec.json.Decoder(_Subscribed).decode
 
 
 @attrs.define
@@ -32,15 +46,28 @@ class Record:
     out_of_order: int = 0
     strange: list[str] = attrs.Factory(list)
     ended: str = ""
+    position: str = ""  # what it would resume by
+    retry_s: float | None = None  # told by the goodbye, if there was one
+    gaps: list[tuple[str, str]] | None = None  # None: a gap is strange
+
+    def connected(self):
+        """The stream has begun."""
 
     def event(self, id, data):
         ms, counter = map(int, id.split("-"))
         if (ms, counter) <= self.last:
             self.out_of_order += 1
         self.last = ms, counter
+        self.position = id
         self.count += 1
         self.hash.update(data)
         self.hash.update(b"\n")
+
+    def gap(self, gap):
+        if self.gaps is None:
+            self.strange.append(f"a gap: {gap}")
+        else:
+            self.gaps.append((gap.after, gap.before))
 
 
 async def sse(record, port, path):
@@ -55,6 +82,7 @@ async def sse(record, port, path):
         if not head.startswith(b"HTTP/1.1 200"):
             record.strange.append(head.decode())
             return
+        record.connected()
         raw = bytearray(rest)
         text = bytearray()
         while True:
@@ -83,9 +111,15 @@ async def sse(record, port, path):
 def _sse_block(record, block):
     fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
     kind = fields.get(b"event", b"message")
+    if b"retry" in fields:
+        record.retry_s = int(fields[b"retry"]) / 1000
+    if b"id" in fields:
+        record.position = fields[b"id"].decode()
     if kind == b"message":
         if b"data" in fields:
             record.event(fields[b"id"].decode(), fields[b"data"])
+    elif kind == b"gap":
+        record.gap(_decode_gap(fields[b"data"]))
     elif kind not in {b"hello", b"status"}:
         record.strange.append(block.decode())
 
@@ -106,6 +140,7 @@ async def websocket(record, port, stream_name, *, since="0-0"):
         if not head.startswith(b"HTTP/1.1 101"):
             record.strange.append(head.decode())
             return
+        record.connected()
         data = {"stream": stream_name, "since": since}
         if record.topic is not None:
             data["topics"] = [record.topic]
@@ -120,6 +155,8 @@ async def websocket(record, port, stream_name, *, since="0-0"):
                     await stream.send_all(client_frame(0xA, payload))
                 elif opcode == 0x8:
                     record.ended = f"closed {int.from_bytes(payload[:2], 'big')}"
+                    told = _RETRY.search(payload)
+                    record.retry_s = None if told is None else int(told[1]) / 1000
                     return
                 else:
                     _message(record, payload)
@@ -163,5 +200,12 @@ def _message(record, payload):
     message = _decode(payload)
     if message.type == "event":
         record.event(message.id, bytes(message.data))
-    elif message.type not in {"subscribed", "status", "hello"}:
+    elif message.type == "gap":
+        record.gap(_decode_gap(message.data))
+    elif message.type == "subscribed":
+        subscribed = _decode_subscribed(message.data)
+        record.position = subscribed.id
+        if subscribed.gap is not None:
+            record.gap(subscribed.gap)
+    elif message.type not in {"status", "hello"}:
         record.strange.append(payload.decode())

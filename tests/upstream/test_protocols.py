@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_swarm.errors import ProtocolViolation, SettingsError
-from trio_swarm.settings import FeedSettings, load
+from trio_swarm.settings import FeedSettings
+from trio_swarm.settings_loading import load
 from trio_swarm.upstream.capture import Capture
 from trio_swarm.upstream.protocols import Coinbase, JsonFeed, Kraken, Notice, jsonfeed, make_protocol
 

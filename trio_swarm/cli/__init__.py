@@ -7,15 +7,25 @@ from importlib import import_module
 from importlib.metadata import version
 
 import click
+from click.shell_completion import CompletionItem
 
 from trio_swarm.errors import SwarmError
 
 COMMANDS = {
     "demo": "Show live matches on a page: a simulated feed, the hub, the board.",
     "serve": "Serve feeds, channels and your objects.",
+    "check": "Say what would fail if `serve` were called with the same options.",
+    "budget": "Show what the settings may cost in memory at worst, part by part.",
+    "top": "Watch a running service in the terminal.",
+    "tail": "Print a stream's events as they come; it resumes by itself.",
+    "publish": "Publish an event, or lines from stdin.",
     "replay": "Play a capture as a live WebSocket feed.",
     "record": "Record a WebSocket feed into a capture.",
+    "completion": "Print what makes a shell complete trio-swarm's commands.",
 }
+
+
+PROGRAM = "trio-swarm"
 
 
 class Mistake(click.ClickException):
@@ -36,6 +46,12 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(f"trio_swarm.cli.{cmd_name}"), cmd_name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        found = [(name, what) for name, what in COMMANDS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=what) for name, what in found]  # none is imported for it
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

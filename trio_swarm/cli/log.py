@@ -1,35 +1,31 @@
-"""The log of a command: on stderr, for stdout is for what was asked."""
+"""The log of a command: on stderr, for stdout is for what was asked. How it is written is in `health/logs.py`."""
 
-import logging
-import os
+import contextlib
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
-import structlog
+import click
 
-Processor = Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]
+from trio_swarm.health.logs import Log, Processor, logging_to
+from trio_swarm.settings import Settings
+
+LOG_OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
+    click.option(
+        "--log",
+        type=click.Choice(["console", "json"]),
+        help="The log's form: by default for people on a terminal, JSON lines elsewhere.",
+    ),
+    click.option("--access-log/--no-access-log", default=None, help="A line in the log for each request; off."),
+)
 
 
-def configure_log(*first: Processor) -> None:
-    """Write plain lines, whatever else is installed: rich would print what local variables hold, clients' data too.
+def command_log(settings: Settings | None = None, *first: Processor) -> contextlib.AbstractContextManager[Log]:
+    """Have the log of a command on stderr while the context lasts.
 
     Args:
+        settings: its form and level.
         first: processors that see an entry before all others.
     """
-    structlog.configure(
-        processors=[
-            *first,
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.StackInfoRenderer(),
-            structlog.dev.set_exc_info,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
-                exception_formatter=structlog.dev.plain_traceback,
-            ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    settings = settings or Settings()
+    return logging_to(sys.stderr, settings.log, settings.log_level, first=first)

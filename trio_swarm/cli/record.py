@@ -17,7 +17,9 @@ from trio_swarm.upstream.websocket import parse_url
 @click.argument("url")
 @click.argument("file", type=click.Path())
 @click.option("--send", multiple=True, metavar="JSON", help="Text to send when connected; may be given more than once.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after this long; else with Ctrl-C.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds; else with Ctrl-C."
+)
 def record(url: str, file: str, send: tuple[str, ...], seconds: float | None) -> None:
     """Record the WebSocket feed at URL into the new capture FILE, for `trio-swarm replay`."""
     recorder = Recorder(url, file, name=Path(file).stem, send=send)

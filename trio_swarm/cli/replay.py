@@ -8,7 +8,7 @@ import trio
 from trio_swarm.cli import Mistake
 from trio_swarm.cli.interruptible import until_signal
 from trio_swarm.cli.listening import ANOTHER_BIND, check_bind
-from trio_swarm.cli.log import configure_log
+from trio_swarm.cli.log import command_log
 from trio_swarm.edge.listeners import parse_bind
 from trio_swarm.errors import InvalidCapture, SettingsError
 from trio_swarm.upstream.capture import Capture
@@ -20,7 +20,14 @@ _SPEED = click.FloatRange(0, 1e6, min_open=True)  # at the most, a year passes i
 @click.command(short_help="Play a capture as a live WebSocket feed.")
 @click.argument("file", type=click.Path())
 @click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:9000", show_default=True, help="Where; port 0 is any.")
-@click.option("--speed", type=_SPEED, default=1.0, show_default=True, help="Times as fast.")
+@click.option(
+    "--speed",
+    type=_SPEED,
+    metavar="N",
+    default=1.0,
+    show_default=True,
+    help="How many times as fast as it was recorded.",
+)
 @click.option("--loop", is_flag=True, help="Begin again after the last frame.")
 @click.option("--once", is_flag=True, help="After the last frame close with 1000, and exit.")
 @click.option("--open", "open_", is_flag=True, help="Listen beyond this machine, open to everybody.")
@@ -36,10 +43,10 @@ def replay(file: str, bind: str, speed: float, *, loop: bool, once: bool, open_:
         capture = Capture.load(file)
     except (InvalidCapture, SettingsError) as error:
         raise Mistake(error) from error
-    configure_log()
     player = Replay(capture, speed=speed, loop=loop, once=once)
     try:
-        trio.run(until_signal, partial(player.serve, *parse_bind(bind), task_status=_Announcement(capture)))
+        with command_log():
+            trio.run(until_signal, partial(player.serve, *parse_bind(bind), task_status=_Announcement(capture)))
     except OSError as error:
         refused = SettingsError("bind", f"cannot listen on {bind}: {error.strerror or error}; {ANOTHER_BIND}")
         raise Mistake(refused) from error

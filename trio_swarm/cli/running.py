@@ -1,37 +1,29 @@
-"""What `serve` and `demo` share: the settings of the command line, and a service that runs until a signal ends it."""
+"""What `serve` and `demo` share: a service that runs until a signal ends it, or has it begin again."""
 
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
-import attrs
 import structlog
 import trio
 from hypercorn.utils import LifespanFailureError
 from starlette.routing import BaseRoute
 
-from trio_swarm.asgi import create_app
-from trio_swarm.cli.listening import ANOTHER_BIND, check_bind
-from trio_swarm.cli.log import configure_log
+from trio_swarm.asgi import App, create_app, in_short
+from trio_swarm.cli.checks import with_advice
+from trio_swarm.cli.log import command_log
+from trio_swarm.cli.reloading import Reloading, admit_hangup, can_reload, defer_hangup
 from trio_swarm.edge.worker import serve
 from trio_swarm.errors import SettingsError, SwarmError
+from trio_swarm.health.control import run_found_control
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.settings import Settings
-from trio_swarm.upstream.protocols import make_protocol
-from trio_swarm.upstream.websocket import parse_url
 
-
-def check(settings: Settings) -> None:
-    """Refuse what would only fail later, and a service that is open to all without having been told to be.
-
-    Raises:
-        SettingsError: it names the place.
-    """
-    check_bind(settings.bind, is_open=settings.open)
-    for feed in settings.feed:
-        make_protocol(feed)
-        parse_url(feed.url)
+_log = structlog.get_logger("trio_swarm.cli")
 
 
 async def run_service(
@@ -40,6 +32,7 @@ async def run_service(
     objects: Sequence[type[DurableObject]] = (),
     pages: Sequence[BaseRoute] = (),
     on_ready: Callable[[list[str]], None],
+    reloading: Reloading | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one does not wait for the goodbyes.
 
@@ -48,36 +41,126 @@ async def run_service(
         objects: classes to serve.
         pages: routes beside `/v1`.
         on_ready: is given the URLs when they can be used.
+        reloading: for a command that SIGHUP begins again; `reloading.wanted` says whether it shall.
     """
-    configure_log(_unless_said)
-    app = create_app(objects, settings=settings, pages=pages)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with command_log(settings, _unless_said) as log:
+        app = create_app(objects, settings=settings, pages=pages)
+        app.log = log
+
+        def ready(urls: list[str]) -> None:
+            on_ready(urls)
+            if log.form == "json" and app.swarm is not None:  # people have just been told on stdout
+                _log.info("service_ready", urls=urls, **in_short(settings, app.swarm.directory.kinds))
+
+        try:
+            await _run(app, settings, ready, reloading)
+        finally:
+            if reloading is not None and not reloading.wanted:
+                reloading.let_go()
+
+
+async def _run(
+    app: App, settings: Settings, on_ready: Callable[[list[str]], None], reloading: Reloading | None
+) -> None:
+    sockets = None if reloading is None else _listen(reloading, settings)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if reloading is not None and can_reload():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # also when the receiver below has gone: it must not end us
+        numbers.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*numbers) as signals:
+        admit_hangup()
         async with trio.open_nursery() as nursery:
-            ending = trio.Event()
-            nursery.start_soon(_listen, signals, ending, nursery.cancel_scope)
-            urls = await nursery.start(partial(_serve, app, settings, ending, nursery.cancel_scope))
+            ending = _Ending(nursery, reloading)
+            nursery.start_soon(ending.listen, signals)
+            urls = await nursery.start(partial(_serve, app, settings, sockets, ending))
             if app.swarm is not None:  # else it did not start, and its error is on the way here
+                if settings.control == "auto":
+                    await nursery.start(run_found_control, urlsplit(urls[0]).port, app.swarm.tell, os.environ)
                 on_ready(urls)
+                if reloading is not None:
+                    reloading.supervision.ready()
+                    nursery.start_soon(reloading.supervision.watch)
+
+
+def _listen(reloading: Reloading, settings: Settings) -> list[socket.socket]:
+    try:
+        return reloading.open_listeners(settings)
+    except SettingsError as error:
+        raise with_advice(error) from error
+
+
+class _Ending:
+    """What signals ask for: the end, at once at the second time, or a new beginning."""
+
+    def __init__(self, nursery: trio.Nursery, reloading: Reloading | None) -> None:
+        self._nursery = nursery
+        self._reloading = reloading
+        self._examining = False
+        self.begun = trio.Event()
+
+    async def listen(self, signals: AsyncIterator[int]) -> None:
+        """Take signals until cancelled."""
+        async for number in signals:
+            if number == signal.SIGHUP and self._reloading is not None and not self._reloading.is_hangup():
+                if not self.begun.is_set() and not self._examining:
+                    self._examining = True
+                    self._nursery.start_soon(self._reload, self._reloading)
+            else:
+                self._stop()
+
+    def over(self) -> None:
+        """The service has ended."""
+        self._nursery.cancel_scope.cancel()
+
+    def _stop(self) -> None:
+        if self._reloading is not None:
+            self._reloading.wanted = False
+            self._reloading.let_go()
+            self._reloading.supervision.stopping()
+        if self.begun.is_set():
+            self._nursery.cancel_scope.cancel()
+        self.begun.set()
+
+    async def _reload(self, reloading: Reloading) -> None:
+        reloading.supervision.reloading()
+        objection = await reloading.find_objection()
+        self._examining = False
+        if self.begun.is_set():
+            return  # the end was asked for meanwhile
+        if objection is not None:
+            _log.error("reload_refused", reason=objection)
+            reloading.supervision.ready()
+            return
+        _log.info("reload_begun")
+        defer_hangup()
+        reloading.wanted = True
+        self.begun.set()
 
 
 async def _serve(
     app: Any,
     settings: Settings,
-    ending: trio.Event,
-    scope: trio.CancelScope,
+    sockets: Sequence[socket.socket] | None,
+    ending: _Ending,
     *,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     try:
         try:
-            await serve(app, settings, shutdown_trigger=ending.wait, task_status=task_status)
+            await serve(
+                app,
+                settings,
+                sockets=sockets,
+                certfile=settings.certfile or None,
+                keyfile=settings.keyfile or None,
+                shutdown_trigger=ending.begun.wait,
+                task_status=task_status,
+            )
         except SettingsError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            raise SettingsError(error.where, f"{error.reason}; {ANOTHER_BIND}") from error
+            raise with_advice(error) from error
     except* LifespanFailureError as failures:
         raise _told_by_lifespan(failures) from None
-    scope.cancel()
+    ending.over()
 
 
 def _told_by_lifespan(failures: BaseExceptionGroup[LifespanFailureError]) -> BaseException:
@@ -89,19 +172,7 @@ def _told_by_lifespan(failures: BaseExceptionGroup[LifespanFailureError]) -> Bas
 
 
 def _unless_said(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What ends the command is its one sentence, and no line in the log beside it."""
-    if event["event"] == "start_failed":
+    """What ends the command is its one sentence, and no line in the log beside it; of its start it tells when ready."""
+    if event["event"] in {"start_failed", "service_started"}:
         raise structlog.DropEvent
     return event
-
-
-async def _listen(signals: AsyncIterator[int], ending: trio.Event, scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        if ending.is_set():
-            scope.cancel()
-        ending.set()
-
-
-def with_options(settings: Settings, **options: Any) -> Settings:
-    """The settings with what the command line says; an option not given (None) leaves them alone."""
-    return attrs.evolve(settings, **{name: value for name, value in options.items() if value is not None})

@@ -44,6 +44,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 BUSY_RETRY_S = 5  # a hint where nothing better is known
+MOST_WORDS = 400  # characters of a sentence: some quote what was sent, such as the name of an argument
 
 _log = structlog.get_logger("trio_swarm.edge")
 
@@ -108,7 +109,7 @@ def trouble(error: BaseException) -> Trouble:
         after = getattr(error, "retry_after_s", BUSY_RETRY_S)
         headers = ((b"retry-after", b"%d" % max(1, ceil(after))),)
     code = error.error_code if isinstance(error, InvalidMessage) else error.code
-    return Trouble(status, code, hidden or str(error), headers)
+    return Trouble(status, code, (hidden or str(error))[:MOST_WORDS], headers)
 
 
 async def send_trouble(send: Send, problem: Trouble) -> None:

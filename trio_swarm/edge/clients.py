@@ -6,7 +6,7 @@ small: ten thousand of them are ordinary. It leaves the registry when its task e
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Protocol
 
 import attrs
@@ -14,10 +14,12 @@ import structlog
 import trio
 
 from trio_swarm.edge.answers import Scope, Send
-from trio_swarm.edge.polite import find_connection, make_transport
-from trio_swarm.edge.transport import AsgiTransport, DirectTransport
+from trio_swarm.edge.direct import DirectTransport
+from trio_swarm.edge.polite import PoliteAsgi, PoliteDirect, find_connection, make_transport
+from trio_swarm.edge.transport import AsgiTransport
 from trio_swarm.edge.writability import Writability
 from trio_swarm.errors import TooManyConnections
+from trio_swarm.fanout.subscription import Subscription
 
 LAGGED_CODE = 4002
 DETACHED = "detached"  # a transport closed by us, with the client still there
@@ -47,7 +49,7 @@ class Client(ABC):
         transport: the way of everything else.
     """
 
-    __slots__ = ("_gone", "_house", "_scope", "address", "connection", "send", "serial", "since", "transport")
+    __slots__ = ("_gone", "_house", "_scope", "address", "connection", "send", "serial", "since", "transport", "why")
     kind: ClassVar[Literal["sse", "websocket"]]
 
     def __init__(self, scope: Scope, send: Send, house: House) -> None:
@@ -57,8 +59,9 @@ class Client(ABC):
         self.since = trio.current_time()
         self.address: tuple[str, int] | None = scope.get("client")
         self.connection = find_connection(scope)
-        self.transport = make_transport(scope, send, self.kind, house.writability)
+        self.transport: PoliteDirect | PoliteAsgi = make_transport(scope, send, self.kind, house.writability)
         self.transport.on_lagged = self._lagged
+        self.why = ""  # it is ended from here, once it is
         self._gone: trio.Event | None = None
         self._scope: trio.CancelScope | None = None  # of its task, on a host whose connections cannot be aborted
 
@@ -67,10 +70,21 @@ class Client(ABC):
         """Whether bytes go to the socket without the host."""
         return isinstance(self.transport, DirectTransport)
 
+    def go_through_host(self) -> None:
+        """Give up the direct way, before anything was written: something between us and the host must see it all."""
+        self.transport.detach()
+        self.transport = PoliteAsgi(self.send, self.kind, self.connection)
+        self.transport.on_lagged = self._lagged
+
     @property
     @abstractmethod
     def streams(self) -> list[str]:
         """The names of the streams it reads."""
+
+    @property
+    @abstractmethod
+    def readers(self) -> Iterable[Subscription]:
+        """Its subscriptions."""
 
     @abstractmethod
     def beat(self, now: float) -> None:
@@ -92,13 +106,9 @@ class Client(ABC):
         """Come to terms with a journal that has gone on without this client."""
         self._house.dismiss(self, LAGGED_CODE, "lagged")
 
-    def is_stalled(self, now: float, seconds: float) -> bool:
-        """Whether the client has not read for this long."""
-        blocked = self.transport.blocked_since
-        return blocked is not None and now - blocked > seconds
-
     def abort(self, reason: str) -> None:
         """End it at once and for good. Idempotent, never raises."""
+        self.why = self.why or reason
         self.close_subscriptions()
         self.transport.abort(reason)
         if self.connection is not None:
@@ -141,11 +151,15 @@ class Client(ABC):
             "client": self.serial,
             "transport": self.kind,
             "direct": self.is_direct,
-            "address": None if self.address is None else f"{self.address[0]}:{self.address[1]}",
+            "address": None if self.address is None else _written(*self.address[:2]),
             "age_s": round(now - self.since, 3),
             "blocked_s": None if blocked is None else round(now - blocked, 3),
             "streams": self.streams,
         }
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @attrs.frozen
@@ -156,6 +170,7 @@ class ClientStatistics:
     websocket: int
     blocked: int
     opened: int
+    opened_by_transport: Mapping[str, int]
     refused: int
     ended: Mapping[str, int]
 
@@ -166,7 +181,7 @@ class Clients:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._clients: dict[Client, None] = {}
-        self._opened = 0
+        self._opened: Counter[str] = Counter(sse=0, websocket=0)
         self._refused = 0
         self._ended: Counter[str] = Counter()
         self._empty: trio.Event | None = None
@@ -190,7 +205,7 @@ class Clients:
         if len(self._clients) >= self._limit:
             self._refused += 1
             raise TooManyConnections(self._limit)
-        self._opened += 1
+        self._opened[client.kind] += 1
         self._clients[client] = None
 
     def leave(self, client: Client) -> None:
@@ -212,6 +227,10 @@ class Clients:
         """Count a client that was ended in the protocol's words."""
         self._ended[reason] += 1
 
+    def turned_away(self) -> tuple[int, Mapping[str, int]]:
+        """How many were refused so far, and how many were ended from here, by reason."""
+        return self._refused, self._ended
+
     async def wait_empty(self) -> None:
         """Wait until nobody is left."""
         while self._clients:
@@ -227,7 +246,8 @@ class Clients:
             sse=kinds["sse"],
             websocket=kinds["websocket"],
             blocked=blocked,
-            opened=self._opened,
+            opened=self._opened.total(),
+            opened_by_transport=dict(self._opened),
             refused=self._refused,
             ended=dict(self._ended),
         )

@@ -1,122 +1,60 @@
 """One accepted connection: Hypercorn's class, hardened.
 
 - **One end.** `abort(reason)` closes the socket by force and cancels the connection's nursery, in which the reader
-  and the application run. A failed or cancelled write, a stall, bytes where none may be: all of them are `abort`.
-  What escapes the connection's own code stops at the barrier in `run`.
-- **One clock.** The deadline of the connection's nursery is the only timer: for a request's head, its body, the pause
-  between two requests, a closing handshake. A stream has none; fan-out and liveness watch it.
-- **Writes in turn.** Every write of Hypercorn's passes the gate (write_gate.py), under a deadline that counts the
-  wait for its turn and starts again with each piece that went out. A cancelled write aborts: the protocol above
-  thinks that its bytes are out.
+  and the application run. A failed or cancelled write, a stall, bytes where none may be, a time that is over: all of
+  them are `abort`, and counted. What escapes the connection's own code stops at the barrier in `run`.
+- **One clock.** The deadline of the connection's nursery is the only timer of what the client says: a request's head,
+  its body, a WebSocket message, the pause between two requests, the answer to our goodbye. A stream has none; fan-out
+  and liveness watch it.
+- **Writes in turn.** Every write of Hypercorn's passes the gate (write_gate.py), with the time that headway.py gives
+  it. A cancelled write aborts: the protocol above thinks that its bytes are out.
+- **Half a close** behind a whole request is no end yet (last_answer.py).
 
 A connection costs two tasks (this reader, the application's) and no more; in its scope's `state` it gives itself to
-the application.
+the application. docs/deadlines.md has the table of all times.
 """
 
 import contextlib
-import copy
-import os
 import socket
 import struct
 import weakref
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Final
 
-import attrs
-import h11
 import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import h11 as host_h11
 from hypercorn.trio import tcp_server
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import parse_socket_addr
 
+from trio_swarm.bounded.allowance import Share
+from trio_swarm.edge import reasons
+from trio_swarm.edge.direct import DirectTransport
+from trio_swarm.edge.headway import LOOKS, Patience, Writes, why_lost
+from trio_swarm.edge.last_answer import NEVER, LastAnswer
 from trio_swarm.edge.listeners import tune, tuned
+from trio_swarm.edge.outlet import find_send, shake_hands, with_outlet
 from trio_swarm.edge.protocol import Apps, HostProtocol
-from trio_swarm.edge.transport import DirectTransport
-from trio_swarm.edge.writability import Writability
+from trio_swarm.edge.serving import Ending, Host, WorkerStatistics
 from trio_swarm.edge.write_gate import WriteGate
 from trio_swarm.settings import Settings
 
 log = structlog.get_logger()
 
 RECEIVE_BYTES: Final = 16 * 1024  # one read; a client's message is seldom larger
-PIECE_BYTES: Final = 64 * 1024  # a write's deadline starts again after each piece: 2 KB/s is slow, not stalled
-CLOSING_S: Final = 2.0  # a closing handshake, and bytes still on the way when we close; well under the shutdown's 5 s
+PIECE_BYTES: Final = 64 * 1024  # handed to TLS at once: what is encrypted and not sent yet is a copy
 DISCARD_BYTES: Final = 4 * 1024 * 1024  # read and dropped while closing, so that the last answer is not lost to a reset
-
-NEVER: Final = trio.CancelScope().deadline
-
-
-@attrs.frozen
-class WorkerStatistics:
-    """What one connection class holds and has done."""
-
-    connections: int
-    refused: int
-    aborted: dict[str, int]  # by reason; the reasons are ours, so they are few
-
-
-class Host:
-    """One running server: what its connections share."""
-
-    def __init__(self, config: Config, settings: Settings) -> None:
-        self.config = tighten(config, settings)
-        self.live: set[Connection] = set()
-
-
-class Ending:
-    """Stands in for Hypercorn's `terminated` event, and tells idle connections, which have no task to wait for it."""
-
-    def __init__(self, event: Any, live: set["Connection"]) -> None:
-        self._event = event
-        self._live = live
-
-    async def set(self) -> None:
-        """End the serving."""
-        await self._event.set()
-        for connection in list(self._live):
-            connection.close_if_idle()
-
-    async def clear(self) -> None:
-        """Part of the interface; Hypercorn never does it."""
-        await self._event.clear()
-
-    async def wait(self) -> None:
-        """Wait for the end of the serving."""
-        await self._event.wait()
-
-    def is_set(self) -> bool:
-        """Has the serving ended?"""
-        return bool(self._event.is_set())
-
-
-def tighten(config: Config, settings: Settings) -> Config:
-    """Copy Hypercorn's configuration, with the limits that a hardened connection stands on whoever wrote it."""
-    config = copy.copy(config)
-    config.websocket_max_message_size = settings.limits.message_bytes
-    config.websocket_ping_interval = None  # ours look at the answers
-    config.alpn_protocols = ["http/1.1"]
-    return config
-
-
-def _send_now(sock: trio.socket.SocketType) -> Callable[[bytes | memoryview], int]:
-    """Find a `send` that does not wait: of the socket below Trio's if it is where it used to be, else by number."""
-    below = getattr(sock, "_sock", None)
-    if isinstance(below, socket.socket):
-        return below.send
-    return lambda data: os.write(sock.fileno(), data)
 
 
 class Connection(tcp_server.TCPServer):
     """One accepted socket; see the module. `make_connection_class` gives it its numbers."""
 
     __slots__ = (
-        "_closing", "_discard", "_http", "_nursery", "_over", "_quiet", "_said", "_socket", "_streaming", "_tls",
-        "app", "client", "config", "context", "ended", "gate", "host", "inbox", "last_byte_at", "send_now", "state",
-        "stream",
+        "_closing", "_discard", "_http", "_last_answer", "_nursery", "_over", "_parting", "_quiet",
+        "_said", "_socket", "_streaming", "_tls", "_whole", "_why", "app", "client", "config", "context", "ended",
+        "gate", "host", "inbox", "last_byte_at", "reading", "send_now", "state", "stream", "writes",
     )  # fmt: skip
 
     settings: ClassVar[Settings]
@@ -134,22 +72,28 @@ class Connection(tcp_server.TCPServer):
         self.config = self.host.config
         self.context = context
         self.state = state
-        self.stream = stream
         self.gate = WriteGate()
         self.client: tuple[str, int] | None = None
         self.last_byte_at: float | None = None
         self.ended = ""  # the reason, once it has
         self.inbox: trio.MemorySendChannel[Any] | None = None
+        self.reading: Share | None = None  # of what all requests may hold: a WebSocket's unfinished message
         self._http: HostProtocol | None = None
         self._nursery: trio.Nursery | None = None
         self._tls = isinstance(stream, trio.SSLStream)
         self._socket: trio.socket.SocketType = (stream.transport_stream if self._tls else stream).socket
-        self.send_now = _send_now(self._socket)
+        self.send_now = find_send(self._socket)
+        self.writes = Writes()
+        self.stream: Any = with_outlet(stream, self.send_now, self.writes, self.stall_s / LOOKS)
         self._quiet = False  # between two requests, and no byte of the next one has come
         self._streaming = False  # a response without an end: no byte may follow its request
         self._over = False  # the application has said all it has to say
-        self._closing = False  # we have said goodbye and wait for the peer's end
+        self._whole = False  # nothing of the request is still to come
+        self._parting = False  # one goodbye has its time: a WebSocket's close, or the connection's own
+        self._closing = False  # our half is closed, and we wait for the peer's
         self._said = False  # our goodbye is with the kernel, and everything before it
+        self._why = ""  # the reason of an abort, should the time now running be over
+        self._last_answer: LastAnswer | None = None  # what a half-closed client waits for
         self._discard = DISCARD_BYTES
 
     @classmethod
@@ -168,28 +112,15 @@ class Connection(tcp_server.TCPServer):
         """The socket's number now; -1 when it is closed."""
         return self._socket.fileno()
 
-    def direct(self, writability: Writability) -> DirectTransport | None:
-        """Make a transport that writes to this socket without waiting; None under TLS, for HTTP/1.0, and after the end.
+    @property
+    def encrypted(self) -> bool:
+        """Is there TLS between us and the socket?"""
+        return self._tls
 
-        Call it when the head of the response has been sent (or the WebSocket accepted), once a request.
-
-        Raises:
-            RuntimeError: it is too early, or there is one already.
-        """
-        if self._tls or self._http is None or self.ended or self._closing:
-            return None
-        if self.gate.direct is not None:
-            raise RuntimeError("this connection has its direct transport already")
-        below = self._http.connection
-        if isinstance(below, host_h11.H11WSConnection):
-            begun = self._http.accepted
-        elif below.their_http_version != b"1.1":
-            return None
-        else:
-            begun = below.our_state is h11.SEND_BODY
-        if not begun:
-            raise RuntimeError("send http.response.start or websocket.accept first: its bytes go out before ours")
-        return DirectTransport(self, writability)
+    @property
+    def begun(self) -> bool:
+        """See `HostProtocol.begun`."""
+        return self._http is not None and self._http.begun
 
     def streaming(self) -> None:
         """Abort at any byte of the client's from now on, or already here: a stream's response begins."""
@@ -206,7 +137,7 @@ class Connection(tcp_server.TCPServer):
             return
         counts = self.aborted
         counts[reason] = counts.get(reason, 0) + 1
-        if not self._said:
+        if not self._said and reason != reasons.IDLE:
             with contextlib.suppress(OSError):  # what the client has not read is dropped by the kernel at once
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._end(reason)
@@ -232,23 +163,21 @@ class Connection(tcp_server.TCPServer):
         try:
             await self._serve()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
-            log.debug("connection lost", errors=[repr(error) for error in errors.exceptions])
+            log.debug("connection_lost", errors=[repr(error) for error in errors.exceptions])
         except* Exception:
-            log.exception("connection ended by an error")
+            log.exception("connection_crashed")
         finally:
             live.discard(self)
             self._end("closed")
-            self._http = self._nursery = self.inbox = None  # breaks cycles: its memory goes now, not with a collection
+            if self.reading is not None:
+                self.reading.give()
+            self._http = self._nursery = self.inbox = self.stream = None  # no cycles: its memory goes now
 
     async def _serve(self) -> None:
-        liveness = self.settings.liveness
-        if self._tls:
-            # Under a plain `hypercorn` the context is not ours; it is asked for its protocols only in the handshake.
-            self.stream.context.set_alpn_protocols(["http/1.1"])
-            with trio.move_on_after(liveness.header_s) as patience:
-                await self.stream.do_handshake()
-            if patience.cancelled_caught:
-                return
+        header_s = self.settings.liveness.header_s
+        if self._tls and not await shake_hands(self.stream, header_s):
+            self.abort(reasons.SLOW_HANDSHAKE)
+            return
         if not tuned(self._socket):
             tune(self._socket, self.stall_s)
         self.client = parse_socket_addr(self._socket.family, self._socket.getpeername())
@@ -256,18 +185,17 @@ class Connection(tcp_server.TCPServer):
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._http = HostProtocol(self, Apps(self, nursery), ssl=self._tls, client=self.client, server=server)
-            self._limit(liveness.header_s)
-            await self._read(self._http)
+            self._allow(header_s, reasons.SLOW_HEAD)
+            try:
+                await self._read(self._http)
+            except trio.Cancelled:
+                self._time_is_up(nursery.cancel_scope)  # now, whatever the application does about its own end
+                raise
+        self._time_is_up(nursery.cancel_scope)
 
     async def _read(self, http: HostProtocol) -> None:
         """Read until the peer has left; then tell the application, which has as long to end as a write may stall."""
-        while True:
-            try:
-                data = await self.stream.receive_some(RECEIVE_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                break
-            if not data:
-                break
+        while data := await self._receive(http):
             self.last_byte_at = trio.current_time()
             if self._closing:
                 self._discard -= len(data)
@@ -279,17 +207,56 @@ class Connection(tcp_server.TCPServer):
                 return
             if self._quiet:
                 self._quiet = False
-                self._limit(self.settings.liveness.header_s)
+                self._allow(self.settings.liveness.header_s, reasons.SLOW_HEAD)
             await http.handle(RawData(bytes(data)))
             del data  # a waiting reader would keep the request's bytes for as long as its stream lasts
         self._detach()
-        self._limit(self.stall_s)
+        self._allow(self.stall_s, reasons.STUCK)
         await http.handle(Closed())
+        if not self.ended:
+            self._close_socket(reasons.GONE)  # nothing is written any more; the application may take its time
 
-    def _limit(self, seconds: float | None) -> None:
-        """Give the connection this long, from now, for what it is at; None: for ever."""
+    async def _receive(self, http: HostProtocol) -> bytes | bytearray:
+        """Read some bytes; none where there will be no more."""
+        try:
+            data: bytes | bytearray = await self.stream.receive_some(RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if why_lost(error) == reasons.UNACKNOWLEDGED:
+                self.abort(reasons.UNACKNOWLEDGED)
+            return b""
+        if not data:
+            await self._finish_answer(http)
+        return data
+
+    async def _finish_answer(self, http: HostProtocol) -> None:
+        """Let a client that has closed its half have the answer to its last request."""
+        if http.stream is None or not self._whole or self._parting or http.upgraded or http.endless:
+            return
+        self._last_answer = LastAnswer(self.stall_s if http.begun else self.settings.liveness.closing_s)
+        if self.writes:
+            self._last_answer.writing()
+        await self._last_answer.wait()
+
+    def _allow(self, seconds: float, reason: str) -> None:
+        """Give the connection this long, from now, for what it is at; else it is aborted for this reason."""
+        self._why = reason
         if self._nursery is not None:
-            self._nursery.cancel_scope.deadline = NEVER if seconds is None else trio.current_time() + seconds
+            self._nursery.cancel_scope.deadline = trio.current_time() + seconds
+
+    def _allow_all(self) -> None:
+        """Stop the clock, unless a goodbye has been said."""
+        if self._nursery is not None and not self._parting:
+            self._nursery.cancel_scope.deadline = NEVER
+
+    def _time_is_up(self, scope: trio.CancelScope) -> None:
+        if trio.current_time() >= scope.deadline:
+            self.abort(self._why)
+
+    def _part(self) -> None:
+        """Begin the time for the peer's half of a goodbye: once, however many goodbyes there are."""
+        if not self._parting:
+            self._parting = True
+            self._allow(self.settings.liveness.closing_s, reasons.UNANSWERED)
 
     def _detach(self) -> None:
         if isinstance(self.gate.direct, DirectTransport):
@@ -299,11 +266,14 @@ class Connection(tcp_server.TCPServer):
         if self.ended:
             return
         self.ended = reason
+        self._close_socket(reason)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    def _close_socket(self, reason: str) -> None:
         if isinstance(self.gate.direct, DirectTransport):
             self.gate.direct.lost(reason)
         self._socket.close()
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
 
     # -- what its protocol, and the end of the serving, tell it
 
@@ -314,13 +284,22 @@ class Connection(tcp_server.TCPServer):
 
     def request_began(self) -> None:
         """Give a request, whose head is whole, the time for its body."""
-        self._over = False
-        self._limit(self.settings.liveness.body_s)
+        self._over = self._whole = False
+        self._allow(self.settings.liveness.body_s, reasons.SLOW_BODY)
 
     def request_is_whole(self) -> None:
         """Stop the clock: how long the answer to a whole request takes is the application's affair."""
-        if not self._closing:
-            self._limit(None)
+        self._whole = True
+        self._allow_all()
+
+    def message_began(self) -> None:
+        """Give a WebSocket message, or a frame, that has begun and is not whole the time for its rest."""
+        if not self._parting:
+            self._allow(self.settings.liveness.body_s, reasons.SLOW_MESSAGE)
+
+    def message_is_whole(self) -> None:
+        """Stop the clock of `message_began`."""
+        self._allow_all()
 
     def response_ends(self, *, over: bool) -> None:
         """Write nothing directly from here on. `over`: the application has said all that it has to say."""
@@ -345,36 +324,58 @@ class Connection(tcp_server.TCPServer):
         if isinstance(event, RawData):
             if event.data:
                 await self._write(event.data)
-        elif isinstance(event, Closed):
+            return
+        if isinstance(event, Closed):
             await self._say_goodbye()
             if self._http is not None:
                 await self._http.handle(Closed())
         elif isinstance(event, Updated) and event.idle:
             self._quiet = True
-            self._limit(self.settings.liveness.keep_alive_s)
+            self._allow(self.settings.liveness.keep_alive_s, reasons.IDLE)
+        if self._last_answer is not None:
+            self._last_answer.over()
 
     async def _write(self, data: bytes) -> None:
+        await self._require_open()
         goodbye = data[0] == 0x88 and self._http is not None and self._http.accepted  # a WebSocket's close frame
         if goodbye:
             self._detach()
-        with trio.move_on_after(self.stall_s) as patience:
-            try:
-                await self.gate.enter()
-                for start in range(0, len(data), PIECE_BYTES):
-                    await self.stream.send_all(memoryview(data)[start : start + PIECE_BYTES])
-                    patience.deadline = trio.current_time() + self.stall_s
-            except trio.Cancelled:
-                self.abort("stalled" if patience.cancel_called else "a write was cancelled")
-                raise
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.abort("the peer is gone")
+        if self._last_answer is not None:
+            self._last_answer.writing()
+        patience = self.writes.add(len(data), self.stall_s, self.settings.stall.bytes_per_s)
+        try:
+            with patience.scope:
+                await self._write_in_turn(data, patience)
+        finally:
+            self.writes.remove(patience)
+        await self._require_open()
+        if self._last_answer is not None and self._http is not None:
+            if self._http.endless:
+                self._last_answer.over()  # half-closed before its stream began: it is gone
             else:
-                self.gate.leave()  # only here: after a failed write nothing may follow
-                if goodbye:
-                    self._limit(CLOSING_S)
+                self._last_answer.written(self.stall_s)
+        if goodbye:
+            self._said = True
+            self._part()
+
+    async def _require_open(self) -> None:
         if self.ended:
             await trio.lowlevel.checkpoint()  # lets the cancellation in
             raise trio.BrokenResourceError(self.ended)  # for one that has shielded itself: it must not write on and on
+
+    async def _write_in_turn(self, data: bytes, patience: Patience) -> None:
+        try:
+            await self.gate.enter()
+            patience.begin()
+            for start in range(0, len(data), PIECE_BYTES):
+                await self.stream.send_all(memoryview(data)[start : start + PIECE_BYTES])
+        except trio.Cancelled:
+            self.abort(patience.fault or "a write was cancelled")
+            raise
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.abort(why_lost(error))
+        else:
+            self.gate.leave()  # only here: after a failed write nothing may follow
 
     async def _say_goodbye(self) -> None:
         """Close our half and read on until the peer closes its own: a close over unread bytes would drop our answer."""
@@ -382,15 +383,12 @@ class Connection(tcp_server.TCPServer):
             return
         self._closing = True
         self._detach()
-        self._limit(CLOSING_S)
+        self._part()
         await self.gate.enter()
         try:
-            if self._tls:
-                await self.stream.aclose()
-            else:
-                self._socket.shutdown(socket.SHUT_WR)
-                self._said = True
-        except (OSError, trio.BrokenResourceError):
-            log.debug("the peer left before our goodbye", client=self.client)
+            self._socket.shutdown(socket.SHUT_WR)
+            self._said = True
+        except OSError:
+            log.debug("peer_left_before_goodbye")
         finally:
             self.gate.leave()

@@ -10,49 +10,54 @@ from typing import ParamSpec
 
 import trio
 
+from trio_swarm.bounded.allowance import Allowance
 from trio_swarm.bounded.recent import Recent
 from trio_swarm.edge import subscribing
 from trio_swarm.edge.answers import Message, Receive, trouble
 from trio_swarm.edge.publishing import make_draft
 from trio_swarm.edge.requests import ask
 from trio_swarm.edge.subscribing import Step
-from trio_swarm.edge.websocket import CLOSING_S, Close, Gone, Line, Request, WebSocketClient, Work
+from trio_swarm.edge.websocket import Close, Gone, Line, Request, WebSocketClient, Work
+from trio_swarm.errors import Overloaded
 from trio_swarm.objects.directory import Directory
-from trio_swarm.settings import KIB, Settings
+from trio_swarm.settings import REPEAT_BYTES, REPEAT_ENTRIES, Settings
 from trio_swarm.wire import messages
 from trio_swarm.wire.names import split_stream
 
 P = ParamSpec("P")
 
 REPEAT_S = 5.0  # R32
-REPEAT_ENTRIES = 5_000
-REPEAT_BYTES = 4 * KIB  # of one remembered answer: 20 MiB in all; a repeat of a larger one is told that it was done
 
 
 class Conversation:
     """See the module."""
 
-    def __init__(self, directory: Directory, settings: Settings) -> None:
+    def __init__(self, directory: Directory, settings: Settings, requests: Allowance) -> None:
         self._directory = directory
         self._limits = settings.limits
+        self._closing_s = settings.liveness.closing_s
+        self._requests = requests  # bytes that all of them may hold while they are under way
         self._answered: Recent[tuple[int, str], bytes] = Recent(REPEAT_ENTRIES, REPEAT_S, trio.current_time)
 
     async def run(self, client: WebSocketClient, receive: Receive) -> None:
         """Talk until one side closes. Returns when the client is gone, or has had time to answer our close."""
         while True:
-            item = client.take(await receive())
+            message = await receive()
+            item = client.take(message)
             if item is not None and not isinstance(item, Close | Gone):
-                item = await self._work_off(client, item, receive)
+                with self._requests.share() as share:
+                    line = Line(self._limits.body_bytes, share)
+                    _put(line, item, message)
+                    item = await self._work_off(client, line, receive)
+            del message  # or it would be kept for as long as nothing else comes
             if isinstance(item, Close):
                 await self._close(client, receive, item)
                 return
             if isinstance(item, Gone):
                 return
 
-    async def _work_off(self, client: WebSocketClient, first: Work, receive: Receive) -> Close | Gone | None:
-        """Do one thing, and what comes meanwhile; returns what ends the conversation, if anything does."""
-        line = Line(self._limits.body_bytes)
-        line.put(first, 0)
+    async def _work_off(self, client: WebSocketClient, line: Line, receive: Receive) -> Close | Gone | None:
+        """Do what is in line, and what comes meanwhile; returns what ends the conversation, if anything does."""
         while len(line) and line.end is None:  # what was received as the reader was cancelled is still in line
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read_on, client, receive, line, nursery.cancel_scope)
@@ -73,18 +78,21 @@ class Conversation:
                 continue
             if isinstance(item, Close | Gone):
                 line.end = item
-            elif not line.put(item, _size(message)):
+            elif not _put(line, item, message):
                 line.end = Close(4503, "too many requests under way")
         scope.cancel()
 
     async def _close(self, client: WebSocketClient, receive: Receive, end: Close) -> None:
-        with trio.move_on_after(CLOSING_S):
-            await client.wait_ready()
-        if client.transport.ready:
-            await client.say_goodbye(end.code, end.reason, 0)
-        else:
-            client.abort(end.reason)
-        with trio.move_on_after(CLOSING_S):
+        try:
+            with trio.move_on_after(self._closing_s):
+                await client.wait_ready()
+            if client.transport.ready:
+                await client.say_goodbye(end.code, end.reason, 0)
+            else:
+                client.abort(end.reason)
+        except trio.BrokenResourceError:
+            client.closing = True  # the host was first: a close of the client's own, or a fault in what came behind
+        with trio.move_on_after(self._closing_s):
             while not isinstance(client.take(await receive()), Gone):
                 pass
 
@@ -193,5 +201,11 @@ def _failure(message_id: str | None, error: Exception) -> bytes:
     return messages.error(message_id, problem.code, problem.message)
 
 
-def _size(message: Message) -> int:
-    return len(message.get("text") or "")
+def _put(line: Line, item: Work, message: Message) -> bool:
+    """Put in line what a message asks, or the answer that there is no room for it."""
+    try:
+        return line.put(item, message.get("text") or "")
+    except Overloaded as error:
+        message_id = None if isinstance(item, bytes) else item.message_id
+        line.put_answer(_failure(message_id, error))
+        return True

@@ -75,6 +75,18 @@ def is_loopback(bind: str) -> bool:
         return False
 
 
+def addresses(bind: str) -> list[tuple[str, int]]:
+    """Every address that `bind` means at this moment, with its port.
+
+    Raises:
+        SettingsError: it is malformed.
+        OSError: the name is unknown.
+    """
+    host, port = parse_bind(bind)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((str(address[0]), port) for *_, address in found))
+
+
 def open_listeners(bind: str, *, stall_s: float = 30.0) -> list[socket.socket]:
     """Open a listening, non-blocking socket for every address of `bind`; with port 0 all get the same free port.
 

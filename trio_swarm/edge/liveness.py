@@ -1,8 +1,8 @@
 """Liveness: one task that looks at every client.
 
-It sends what shows a quiet stream to be alive, notices who has stopped reading (stalled: no close can reach it, its
-connection is aborted) and who has fallen silent (a WebSocket that answers no ping: closed with 4001). Ten thousand
-clients are looked at in slices, so that a round never holds the loop.
+It sends what shows a quiet stream to be alive, notices who has stopped reading or reads too slowly (headway.py; no
+close can reach it, its connection is aborted) and who has fallen silent (a WebSocket that answers no ping: closed
+with 4001). Ten thousand clients are looked at in slices, so that a round never holds the loop.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,11 @@ import structlog
 import trio
 
 from trio_swarm.edge.clients import Client, Clients
+from trio_swarm.edge.headway import LOOKS
 from trio_swarm.settings import Settings
 
 SLICE = 256  # clients between two checkpoints: under a millisecond
-LOOKS_A_LIMIT = 8  # a limit is overrun by an eighth of itself at most
+LOOKS_A_LIMIT = LOOKS  # a limit is overrun by an eighth of itself, or two where headway showed between two looks
 
 _log = structlog.get_logger("trio_swarm.edge")
 
@@ -24,20 +25,20 @@ class Liveness:
 
     Args:
         clients: the registry.
-        settings: `stall.seconds`, `liveness.ping_s`, `liveness.dead_s`.
+        settings: `stall`, `liveness.ping_s`, `liveness.dead_s`.
         dismiss: ends a silent client politely, without waiting.
     """
 
     def __init__(self, clients: Clients, settings: Settings, dismiss: Callable[[Client, int, str], None]) -> None:
         self._clients = clients
-        self._stall_s = settings.stall.seconds
+        self._stall = settings.stall
         self._dead_s = settings.liveness.dead_s
         self._ping_s = settings.liveness.ping_s
         self._dismiss = dismiss
 
     async def run(self) -> None:
         """Look until cancelled."""
-        pause = min(self._stall_s, self._dead_s) / LOOKS_A_LIMIT
+        pause = min(self._stall.seconds, self._dead_s) / LOOKS_A_LIMIT
         next_beat = trio.current_time() + self._ping_s
         while True:
             await trio.sleep_until(min(trio.current_time() + pause, next_beat))
@@ -58,8 +59,8 @@ class Liveness:
                 await trio.lowlevel.checkpoint()
 
     def _look_at(self, client: Client, now: float, *, beat: bool) -> None:
-        if client.is_stalled(now, self._stall_s):
-            self._clients.abort(client, "stalled")
+        if fault := client.transport.fault(now, self._stall.seconds, self._stall.bytes_per_s):
+            self._clients.abort(client, fault)
         elif client.is_silent(now, self._dead_s):
             self._dismiss(client, 4001, "silent")
         elif beat:

@@ -1,25 +1,30 @@
-"""Where a request goes: read from the raw path, because an id is one percent-encoded segment that may hold a `/`.
+"""Where a request goes: read from the raw path, cut at its slashes, each segment decoded once.
 
 The decoded path that ASGI also gives cannot be used: in it `%2F` has already become a slash, and bytes that are no
 UTF-8 have become something else. Where the application is mounted below a prefix (`root_path`), the prefix is taken
 off first.
+
+Nothing is normalised: an empty segment, `.` and `..` (plain or as `%2e`) are no id, and lead nowhere. Browsers and
+proxies take them out of a path before we see it, some of them the encoded ones too, and so would ask for another
+object than their user named; an id that cannot be reached everywhere is an id nowhere.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 import attrs
 
-from trio_swarm.errors import InvalidName
 from trio_swarm.wire.names import check_id, check_kind
+from trio_swarm.wire.percent import decode_name
 
-Action = Literal["events", "publish", "call", "history", "socket", "healthz", "readyz", "elsewhere"]
+Action = Literal["events", "publish", "call", "history", "socket", "healthz", "readyz", "metrics", "elsewhere"]
 
 _FIXED: dict[tuple[str, ...], Action] = {
     ("v1", "ws"): "socket",
     ("healthz",): "healthz",
     ("readyz",): "readyz",
+    ("metrics",): "metrics",
 }
 _OF_OBJECTS: dict[str, Action] = {"events": "events", "publish": "publish", "history": "history"}
 
@@ -31,6 +36,7 @@ METHODS: dict[Action, tuple[str, ...]] = {
     "socket": ("GET",),
     "healthz": ("GET", "HEAD"),
     "readyz": ("GET", "HEAD"),
+    "metrics": ("GET", "HEAD"),
 }
 
 
@@ -71,16 +77,15 @@ def find(scope: Mapping[str, Any]) -> Target:
         action = _OF_OBJECTS.get(segments[3])
     if action is None:
         return _ELSEWHERE
-    kind, id_ = _decode("kind", segments[1]), _decode("id", segments[2])
-    check_kind(kind)
-    check_id(id_)
+    kind = check_kind(_decode("kind", segments[1]))
+    id_ = check_id(_decode("id", segments[2]))
     return Target(action, kind, id_, _decode("method", segments[4]) if action == "call" else "")
 
 
 def _below(path: str, root: str) -> list[str]:
     """The raw segments below the prefix that the application is mounted at."""
     if not path.startswith("/"):
-        return []  # `*`, or a proxy's absolute form
+        return []  # `*`, or the host and port of a CONNECT
     segments = path[1:].split("/")
     root = root.rstrip("/")
     if root:
@@ -91,7 +96,4 @@ def _below(path: str, root: str) -> list[str]:
 
 
 def _decode(what: str, segment: str) -> str:
-    try:
-        return unquote_to_bytes(segment.encode("latin-1")).decode()
-    except UnicodeDecodeError:
-        raise InvalidName(what, segment, "it is not UTF-8") from None
+    return decode_name(what, segment.encode("latin-1"))

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from trio_swarm.edge.answers import Scope, Send
-from trio_swarm.edge.protocol import KEY
-from trio_swarm.edge.transport import AsgiTransport, Connection, DirectTransport
+from trio_swarm.edge.direct import DirectTransport
+from trio_swarm.edge.transport import KEY, AsgiTransport, Connection
 from trio_swarm.edge.writability import Writability
 
 LAGGED = "lagged"  # fan-out's word
@@ -61,8 +61,11 @@ def find_connection(scope: Scope) -> Any:
 def make_transport(
     scope: Scope, send: Send, kind: Literal["sse", "websocket"], writability: Writability
 ) -> PoliteDirect | PoliteAsgi:
-    """The best way to this client: direct where the host is ours and nothing encrypts in between."""
+    """The best way to this client: direct where the host is ours and nothing encrypts in between.
+
+    The connection is asked for that: a scope's scheme may be what a proxy's header says.
+    """
     connection = find_connection(scope)
-    if connection is None or connection.ended or scope.get("scheme") in {"https", "wss"}:
+    if connection is None or connection.ended or connection.encrypted:
         return PoliteAsgi(send, kind, connection)
     return PoliteDirect(connection, writability)

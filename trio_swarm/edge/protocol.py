@@ -9,7 +9,9 @@ What differs from the stock protocol:
   for ever.)
 - Bytes behind an upgrade request are refused; stock Hypercorn answers them in the wrong state, and that exception
   ends the worker.
-- A WebSocket that breaks the rules is closed with its code, and the application is told.
+- What is no HTTP, and what heads.py refuses, is told why, in JSON as every error.
+- A WebSocket that breaks the rules is closed with its code, and the application is told. A flood of pings is answered
+  once for each read; a message of fragments without end has a limit in number as well as in size.
 - Telling the application that its client is gone never waits for an application that does not read.
 """
 
@@ -19,17 +21,23 @@ from typing import Any, Final, Protocol, cast
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import h11 as host_h11
 from hypercorn.protocol import http_stream, ws_stream
-from hypercorn.protocol.events import Body, Data, EndBody, Request, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from wsproto.connection import ConnectionState as WebSocketState
 from wsproto.events import CloseConnection, Message, Ping
 
-KEY: Final = "trio_swarm.connection"  # where an application finds its connection in its scope's `state`
+from trio_swarm.bounded.allowance import Share
+from trio_swarm.edge import heads
+from trio_swarm.edge.transport import KEY
+from trio_swarm.wire.frames import text_frame
+
+MOST_FRAGMENTS: Final = 1_000  # of one message: 100 bytes each where it is as large as may be
+EVENTS_A_TURN: Final = 64  # of one client's WebSocket, about a millisecond; then the others have their turn
 
 
 class Owner(Protocol):
@@ -38,7 +46,9 @@ class Owner(Protocol):
     app: Any
     config: Config
     context: WorkerContext
+    ended: str
     inbox: trio.MemorySendChannel[Any] | None
+    reading: Share | None
     state: Any
 
     async def protocol_send(self, event: Event) -> None:
@@ -52,6 +62,12 @@ class Owner(Protocol):
 
     def request_is_whole(self) -> None:
         """Note that nothing of the request is still to come."""
+
+    def message_began(self) -> None:
+        """Note that a WebSocket message, or a frame, has begun and is not whole."""
+
+    def message_is_whole(self) -> None:
+        """Note that it is."""
 
     def response_ends(self, *, over: bool) -> None:
         """Note that the response is about to end; `over`: by the application's own will."""
@@ -80,37 +96,102 @@ class _WebSocket(ws_stream.WSStream):
 
     owner: Owner
     app_put: Any
+    fragments = 0  # of the message that is not whole yet
+    in_message = False
+    in_frame = False  # bytes came, and nothing has come of them yet
 
     async def _handle_events(self) -> None:
-        for event in self.connection.events():
+        count = 0
+        ping: Ping | None = None  # the last one: to answer it answers those before it (RFC 6455, 5.5.3)
+        for count, event in enumerate(self.connection.events(), 1):
+            self._note(in_message=not event.message_finished if isinstance(event, Message) else self.in_message)
             if isinstance(event, Message):
-                if self.buffer.length + len(event.data) > self.buffer.max_length:
-                    await self._end(CloseConnection(code=1009))
+                if not await self._take(event):
                     return
-                self.buffer.extend(event)
-                if event.message_finished:
-                    await self.app_put(self.buffer.to_message())
-                    self.buffer.clear()
             elif isinstance(event, Ping):
-                await self._send_wsproto_event(event.response())
+                ping = event
             elif isinstance(event, CloseConnection):
                 answer = self.connection.state is WebSocketState.REMOTE_CLOSING
                 await self._end(event.response() if answer else CloseConnection(code=event.code))
                 return
+            if count % EVENTS_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
+                if self.closed:
+                    return
+        if not count:
+            self._note(in_message=self.in_message, in_frame=True)
+        if ping is not None:
+            await self._send_wsproto_event(ping.response())
+
+    def _note(self, *, in_message: bool, in_frame: bool = False) -> None:
+        """Keep the clock of what has begun: it runs from the first byte to the last, whatever comes between."""
+        was, is_now = self.in_message or self.in_frame, in_message or in_frame
+        if is_now and not was:
+            self.owner.message_began()
+        elif was and not is_now:
+            self.owner.message_is_whole()
+        self.in_message, self.in_frame = in_message, in_frame
+
+    async def _take(self, part: Message[Any]) -> bool:
+        """Keep a part of a message, and give the whole to the application; False when that ended the WebSocket."""
+        if code := self._why_too_much(part):
+            await self._end(CloseConnection(code=code))
+            return False
+        self.buffer.extend(part)
+        if part.message_finished:
+            self.fragments = 0
+            await self.app_put(self.buffer.to_message())
+            self.buffer.clear()
+        return True
+
+    def _why_too_much(self, part: Message[Any]) -> int:
+        """Count a part of a message; the code to close with where that is too much, else 0."""
+        self.fragments += part.frame_finished
+        if self.buffer.length + len(part.data) > self.buffer.max_length or self.fragments > MOST_FRAGMENTS:
+            return 1009
+        return 0 if self._count(part) else 1013
+
+    def _count(self, part: Message[Any]) -> bool:
+        """Count an unfinished message among all that requests hold; False when that is too much."""
+        reading = self.owner.reading
+        if reading is None:
+            return True
+        if part.message_finished:
+            reading.give()
+            return True
+        return reading.take(_memory(part.data))
 
     async def app_send(self, message: Any) -> None:
         """Take the application's message; None says that it has returned."""
         if message is None:
             self.owner.response_ends(over=True)
+        elif message["type"] == "websocket.send" and message.get("text") is not None and self._is_open:
+            # What the rest of the way would make of it, in two thirds of the time (a client over TLS).
+            await self.owner.protocol_send(RawData(data=text_frame(message["text"].encode())))
+            return
         await super().app_send(message)
+
+    @property
+    def _is_open(self) -> bool:
+        """Has neither side said goodbye?"""
+        accepted = self.state is ws_stream.ASGIWebsocketState.CONNECTED and not self.closed
+        return accepted and self.connection.state is WebSocketState.OPEN
 
     async def _end(self, last: CloseConnection) -> None:
         await self._send_wsproto_event(last)
         await self.send(StreamClosed(stream_id=self.stream_id))
 
 
+def _memory(data: str | bytes) -> int:
+    """What a part of a message costs while the rest is awaited."""
+    return len(data) * (4 if isinstance(data, str) and not data.isascii() else 1)
+
+
 class HostProtocol(host_h11.H11Protocol):
     """HTTP/1.1 and WebSockets only, and a reader that parks only while bytes of a next request wait."""
+
+    endless = False  # the response is a stream of events
+    encoded = False  # the response's head announces an encoding (not ours: a middleware's), for all that follows
 
     def __init__(self, connection: Owner, apps: Apps, *, ssl: bool, client: Any, server: Any) -> None:
         state = ConnectionState({**connection.state, KEY: connection})
@@ -128,7 +209,7 @@ class HostProtocol(host_h11.H11Protocol):
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
-                await self._refuse(error.error_status_hint)
+                await self._refuse(heads.not_http(error, self.connection.trailing_data[0]))
                 return
             if isinstance(event, h11.Request):
                 self._owner.request_began()
@@ -152,6 +233,21 @@ class HostProtocol(host_h11.H11Protocol):
                 await self.stream.handle(event)
 
     @property
+    def begun(self) -> bool:
+        """Is the answer's head out, so that bytes may follow it as they are?
+
+        Not while somebody between the application and us holds it back, nor where they have announced an encoding.
+        """
+        if isinstance(self.connection, host_h11.H11WSConnection):
+            return self.accepted
+        return self.connection.our_state is h11.SEND_BODY and not self.encoded
+
+    @property
+    def upgraded(self) -> bool:
+        """Is this a WebSocket, accepted or not?"""
+        return isinstance(self.connection, host_h11.H11WSConnection)
+
+    @property
     def accepted(self) -> bool:
         """Is this a WebSocket that the application has accepted?"""
         return isinstance(self.stream, _WebSocket) and self.stream.handshake.accepted
@@ -163,13 +259,17 @@ class HostProtocol(host_h11.H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         if request.http_version not in {b"1.0", b"1.1"}:
-            await self._refuse(505)
+            await self._refuse(heads.NO_VERSION, request.method)
+            return
+        refusal = heads.judge(request)
+        if refusal is not None:
+            await self._refuse(refusal, request.method)
             return
         headers = request.headers.raw_items() if self.config.h11_pass_raw_headers else list(request.headers)
         kind: type[Any] = http_stream.HTTPStream
-        if _asks_for_websocket(request):
+        if heads.asks_for_websocket(request):
             if self.pipelined:  # a client must wait for our answer (RFC 6455, 4.1): stock Hypercorn dies of these bytes
-                await self._refuse(400)
+                await self._refuse(heads.EARLY_BYTES)
                 return
             self.connection = host_h11.H11WSConnection(cast("h11.Connection", self.connection))
             self._owner.request_is_whole()
@@ -188,7 +288,7 @@ class HostProtocol(host_h11.H11Protocol):
                 headers=headers,
                 http_version=request.http_version.decode("ascii"),
                 method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
+                raw_path=heads.origin_form(request.target),
                 state=self.connection_state,
             )
         )
@@ -197,24 +297,33 @@ class HostProtocol(host_h11.H11Protocol):
         if stream.closed and self.stream is stream:
             await self.send(Closed())  # refused by Hypercorn itself, which would leave the connection open
 
-    async def _refuse(self, status: int) -> None:
+    async def _refuse(self, refusal: heads.Refusal, method: bytes = b"") -> None:
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            await self._send_error_response(status)
+            body = refusal.body
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+                *refusal.headers,
+                *self.config.response_headers("h11"),
+            ]
+            await self._send_h11_event(h11.Response(status_code=refusal.status, headers=headers))
+            if method != b"HEAD":
+                await self._send_h11_event(h11.Data(data=body))
+            await self._send_h11_event(h11.EndOfMessage())
         await self.send(Closed())
 
     async def stream_send(self, event: Any) -> None:
         """Write what the application's stream says; its end is noted before its last bytes wait for their turn."""
         if isinstance(event, (EndBody, StreamClosed)):
             self._owner.response_ends(over=isinstance(event, EndBody))
+        elif isinstance(event, Response):
+            if self._owner.ended:  # a head failed on its way, and Hypercorn answers 500 behind it
+                await trio.lowlevel.checkpoint()
+                raise trio.BrokenResourceError(self._owner.ended)
+            self.endless = any(
+                name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+                for name, value in event.headers
+            )
+            self.encoded = any(name.lower() == b"content-encoding" for name, _ in event.headers)
         await super().stream_send(event)
-
-
-def _asks_for_websocket(request: h11.Request) -> bool:
-    tokens: list[bytes] = []
-    upgrade = b""
-    for name, value in request.headers:  # h11 has lowered the names
-        if name == b"connection":
-            tokens += [token.strip() for token in value.lower().split(b",")]
-        elif name == b"upgrade":
-            upgrade = value.strip().lower()
-    return request.method == b"GET" and upgrade == b"websocket" and b"upgrade" in tokens

@@ -9,9 +9,10 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 
-from trio_swarm.errors import InvalidName, InvalidPosition, RequestRefused, TooManyTopics
+from trio_swarm.errors import InvalidPosition, RequestRefused, TooManyTopics
 from trio_swarm.journal.event import EventId
 from trio_swarm.wire.names import check_topic
+from trio_swarm.wire.percent import decode_name
 
 HISTORY_EVENTS = 100  # an answer without `limit`
 MOST_HISTORY_EVENTS = 1_000  # one answer is encoded in one go: a few milliseconds; more is asked for with `since`
@@ -28,11 +29,15 @@ class Wanted:
 
 
 def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
-    """The first header of this (lower-case) name."""
-    for key, value in scope["headers"]:
-        if key.lower() == name:
-            return bytes(value)
-    return None
+    """The header of this (lower-case) name.
+
+    Raises:
+        RequestRefused: it is given twice, and whoever stands between may have read the other one.
+    """
+    values = [bytes(value) for key, value in scope["headers"] if key.lower() == name]
+    if len(values) > 1:
+        raise RequestRefused(400, "bad_request", f"the header {name.decode('ascii')} is given twice")
+    return values[0] if values else None
 
 
 def read_wanted(scope: Mapping[str, Any], most_topics: int) -> Wanted:
@@ -47,9 +52,10 @@ def read_wanted(scope: Mapping[str, Any], most_topics: int) -> Wanted:
     limit = HISTORY_EVENTS
     for key, value in _pairs(scope["query_string"]):
         if key == b"topics":
-            topics = (topics or set()) | {_text("topic", part) for part in value.split(b",")}
+            names = value.replace(b"+", b" ").split(b",")
+            topics = (topics or set()) | {decode_name("topic", name) for name in names}
         elif key == b"since":
-            since = EventId.parse(_position(value))
+            since = EventId.parse(_position(unquote_to_bytes(value)))
         elif key == b"format":
             if value != b"envelope":
                 raise RequestRefused(400, "bad_request", "the only other `format` is envelope")
@@ -84,16 +90,9 @@ def _pairs(query: bytes) -> Iterable[tuple[bytes, bytes]]:
         yield key, value
 
 
-def _text(what: str, raw: bytes) -> str:
-    try:
-        return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
-    except UnicodeDecodeError:
-        raise InvalidName(what, raw.decode("latin-1"), "it is not UTF-8") from None
-
-
 def _position(raw: bytes) -> str:
     try:
-        return unquote_to_bytes(raw).decode("ascii")
+        return raw.decode("ascii")
     except UnicodeDecodeError:
         raise InvalidPosition(raw.decode("latin-1")) from None
 

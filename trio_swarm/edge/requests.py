@@ -14,8 +14,9 @@ from trio_swarm.edge.bodies import media_type, read_body, while_there
 from trio_swarm.edge.paths import Target
 from trio_swarm.edge.publishing import JSON, check_message_id, read_publications
 from trio_swarm.edge.queries import header, read_wanted
-from trio_swarm.errors import InvalidArguments, InvalidName, RequestRefused, SwarmError
+from trio_swarm.errors import InvalidArguments, InvalidMessage, InvalidName, RequestRefused, SwarmError
 from trio_swarm.journal.event import Event
+from trio_swarm.wire.messages import parse_arguments
 
 if TYPE_CHECKING:
     from trio_swarm.edge.app import Edge
@@ -30,38 +31,40 @@ async def publish(edge: "Edge", scope: Scope, receive: Receive, send: Send, targ
     reference = edge.directory.get(target.kind, target.id)
     limits = edge.settings.limits
     seconds = edge.settings.liveness.body_s * BODY_SHARE
-    body = await read_body(scope, receive, limit=limits.body_bytes, seconds=seconds)
-    if body is None:
-        return
-    drafts, message_id = read_publications(body, media_type(scope), limits.event_bytes)
-    message_id = _idempotency_key(scope) or message_id
+    with edge.requests.share() as share:
+        body = await read_body(scope, receive, share, limit=limits.body_bytes, seconds=seconds)
+        if body is None:
+            return
+        drafts, message_id = read_publications(body, media_type(scope), limits.event_bytes)
+        message_id = _idempotency_key(scope) or message_id
 
-    async def work() -> bytes:
-        published = await reference.publish(drafts, message_id=message_id)
-        return _encode({"id": str(published.id), "count": published.count})
+        async def work() -> bytes:
+            published = await reference.publish(drafts, message_id=message_id)
+            return _encode({"id": str(published.id), "count": published.count})
 
-    answer = await while_there(receive, work)
-    if answer is not None:
-        await send_json(send, answer)
+        answer = await while_there(receive, work)
+        if answer is not None:
+            await send_json(send, answer)
 
 
 async def call(edge: "Edge", scope: Scope, receive: Receive, send: Send, target: Target) -> None:
     """`POST /v1/{kind}/{id}/call/{method}`: an array is positional, an object keywords, nothing is no arguments."""
     reference = edge.directory.get(target.kind, target.id)
     seconds = edge.settings.liveness.body_s * BODY_SHARE
-    body = await read_body(scope, receive, limit=edge.settings.limits.body_bytes, seconds=seconds)
-    if body is None:
-        return
-    if body and media_type(scope) != JSON:
-        raise RequestRefused(415, "unsupported_media_type", f"arguments are {JSON}")
-    given = _read_json(body, target) if body else None
+    with edge.requests.share() as share:
+        body = await read_body(scope, receive, share, limit=edge.settings.limits.body_bytes, seconds=seconds)
+        if body is None:
+            return
+        if body and media_type(scope) != JSON:
+            raise RequestRefused(415, "unsupported_media_type", f"arguments are {JSON}")
+        given = _read_json(body, target) if body else None
 
-    async def work() -> bytes:
-        return _encode({"result": await ask(reference, target.method, given)})
+        async def work() -> bytes:
+            return _encode({"result": await ask(reference, target.method, given)})
 
-    answer = await while_there(receive, work)
-    if answer is not None:
-        await send_json(send, answer)
+        answer = await while_there(receive, work)
+        if answer is not None:
+            await send_json(send, answer)
 
 
 async def ask(reference: Any, method: str, given: Any) -> Any:
@@ -125,9 +128,9 @@ def _arguments(kind: str, method: str, given: Any) -> tuple[list[Any], dict[str,
 
 def _read_json(body: bytes, target: Target) -> Any:
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidArguments(target.kind, target.method, f"the body is not JSON: {error}") from None
+        return parse_arguments(body)
+    except InvalidMessage as error:
+        raise InvalidArguments(target.kind, target.method, str(error)) from None
 
 
 def _idempotency_key(scope: Scope) -> str | None:

@@ -62,6 +62,11 @@ class SseClient(Client):
         """See `Client.streams`."""
         return [] if self.subscription is None else [self.subscription.stream.name]
 
+    @property
+    def readers(self) -> list[Subscription]:
+        """See `Client.readers`."""
+        return [] if self.subscription is None else [self.subscription]
+
     def beat(self, now: float) -> None:  # noqa: ARG002 - silence is the subscription's own
         """A heartbeat, where nothing was written since the last one."""
         if self.subscription is not None:
@@ -106,14 +111,18 @@ class SseClient(Client):
             opening = await subscription.opened()
         except trio.ClosedResourceError:
             raise RequestRefused(503, "shutting_down", "the service is shutting down; try again soon") from None
+        self.begun = True
+        await self.send(START)
+        if self.connection is not None:
+            if self.is_direct and not self.connection.begun:  # a middleware holds the head back, or has changed it
+                self.go_through_host()
+                encoding = _ENCODINGS[wanted.envelope, False]
+                subscription.sink, subscription.encoding = self.transport, encoding
+            self.connection.streaming()
         self.greeting = encoding.greeting(subscription.stream.name, opening.id, name, opening.gap, opening.snapshot)
         if opening.error is not None:
             problem = encode_event(_NO_SNAPSHOT, id=None, event="error")
             self.greeting += chunk(problem) if self.is_direct else problem
-        self.begun = True
-        await self.send(START)
-        if self.connection is not None:
-            self.connection.streaming()
 
     async def stay(self, receive: Receive) -> None:
         """Greet, let the events follow, and wait for the end."""

@@ -1,4 +1,4 @@
-"""The two ways out to a client: straight to the socket, or through ASGI `send`.
+"""The two ways out to a client: straight to the socket (direct.py), or through ASGI `send`.
 
 Both are fan-out's `Sink`: one payload at a time, `write` never waits, `ready` says whether the next may come,
 `on_ready` that it may again. Beside that the edge has words of its own for the client (answers, a greeting): `send`
@@ -11,22 +11,21 @@ States of a transport:
     closed             takes nothing ever again: detached (the host goes on with the socket), aborted, or the peer is
                        gone. The rest of a payload begun before `detach` still goes out: the host's next byte must not
                        land inside it.
-
-`DirectTransport.write` is the hottest code of the project, one call a delivery. It keeps no descriptor's number: over
-a close that would write into a stranger's socket. The socket's own `send` knows whether it is closed, and a bound
-method in C costs nothing beside the system call; asking Trio's socket for its number costs 1 µs of 7.
 """
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import structlog
 import trio
 
-from trio_swarm.edge.writability import Writability
+from trio_swarm.edge.headway import Writes
+from trio_swarm.edge.reasons import STALLED
 from trio_swarm.edge.write_gate import WriteGate
+
+KEY: Final = "trio_swarm.connection"  # where an application finds its connection in its scope's `state`
 
 log = structlog.get_logger()
 
@@ -35,6 +34,7 @@ class Connection(Protocol):
     """What a transport needs of the connection below it; `edge/worker.py` has the real one."""
 
     gate: WriteGate
+    writes: Writes  # the host's, which may wait behind ours
     last_byte_at: float | None
     send_now: Callable[[bytes | memoryview], int]  # like `socket.send`: without waiting; BlockingIOError, OSError
 
@@ -58,14 +58,16 @@ class _Turn:
 class Transport(ABC):
     """What both ways share; see the module."""
 
-    __slots__ = ("_ended", "_turns", "blocked_since", "closed", "closed_by", "on_ready", "ready")
+    __slots__ = ("_began", "_ended", "_size", "_turns", "blocked_since", "closed", "closed_by", "on_ready", "ready")
 
     def __init__(self) -> None:
         self.ready = True
         self.on_ready: Callable[[], None] | None = None
         self.closed = False
         self.closed_by = ""
-        self.blocked_since: float | None = None  # trio time of the last progress of a payload that is not out yet
+        self.blocked_since: float | None = None  # trio time of the last headway of a payload that is not out yet
+        self._began = 0.0  # trio time at which that payload was written, and
+        self._size = 0  # what was owed then; on a host that shows no headway, the bytes of the message under way
         self._turns: deque[_Turn] | None = None  # both made when first needed: an idle client has neither
         self._ended: trio.Event | None = None
 
@@ -73,6 +75,10 @@ class Transport(ABC):
     @abstractmethod
     def last_byte_at(self) -> float | None:
         """Trio time of the last byte received from the peer, None where the host does not tell."""
+
+    @abstractmethod
+    def fault(self, now: float, stall_s: float, bytes_per_s: float) -> str:
+        """Judge a client that is owed bytes: why it is to be cut off (see headway.py); empty while it is not."""
 
     @abstractmethod
     def write(self, payload: Any) -> None:
@@ -167,109 +173,8 @@ class Transport(ABC):
     def _misused(self) -> None:
         """Handle a `write` while not ready: the payload is lost, so the client has to come back and resume."""
         if not self.closed:
-            log.error("a payload was written while its transport was not ready")
+            log.error("payload_lost")
             self.abort("lost a payload")
-
-
-class DirectTransport(Transport):
-    """Bytes straight to the socket below an HTTP/1.1 connection without TLS; payloads are whole chunks or frames."""
-
-    __slots__ = ("_connection", "_gate", "_rest", "_send_now", "_writability")
-
-    def __init__(self, connection: Connection, writability: Writability) -> None:
-        super().__init__()
-        self._connection = connection
-        self._send_now = connection.send_now
-        self._gate = connection.gate
-        self._rest: memoryview | None = None
-        self._writability = writability
-        self._gate.direct = self
-        self.ready = self._gate.open
-
-    @property
-    def last_byte_at(self) -> float | None:
-        """Trio time of the last byte received from the peer."""
-        return self._connection.last_byte_at
-
-    @property
-    def outstanding(self) -> bool:
-        """Is a part of a payload still to be written? Until then the host must not write."""
-        return self._rest is not None
-
-    def write(self, payload: bytes) -> None:
-        """See `Transport.write`."""
-        if not self.ready:
-            self._misused()
-            return
-        try:
-            sent = self._send_now(payload)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.abort("the peer is gone")
-            return
-        if sent != len(payload):
-            self.ready = False
-            self._rest = memoryview(payload)[sent:]
-            self._wait_writable()
-
-    def abort(self, reason: str) -> None:
-        """See `Transport.abort`. After `detach` the connection is the host's, and this does nothing."""
-        if not self.closed or self._rest is not None:
-            self._connection.abort(reason)
-            self.lost(reason)
-
-    def detach(self) -> None:
-        """See `Transport.detach`. A payload that is partly out still goes out whole, before any byte of the host's."""
-        self._end("detached")
-        if self._rest is None and self._gate.direct is self:
-            self._gate.direct = None
-
-    def lost(self, reason: str) -> None:
-        """The connection tells that its socket is about to close, or is closed: forget it. Idempotent."""
-        if self._rest is not None:
-            self._rest = None
-            self._writability.forget(self._connection.fileno())
-        if self._gate.direct is self:
-            self._gate.direct = None
-        self._end(reason)
-
-    def gate_opened(self) -> None:
-        """The gate tells that the host has left."""
-        if self.closed:
-            self.detach()
-        else:
-            self._give_turns()
-
-    def _wait_writable(self) -> None:
-        self.blocked_since = trio.current_time()
-        try:
-            self._writability.watch(self._connection.fileno(), self._flush)
-        except (OSError, ValueError):
-            self.abort("the socket cannot be waited for")
-
-    def _flush(self) -> None:
-        """The socket takes bytes again, or has failed: the next write tells which."""
-        rest = self._rest
-        if rest is None:
-            return
-        try:
-            sent = self._send_now(rest)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.abort("the peer is gone")
-            return
-        if sent < len(rest):
-            since = self.blocked_since
-            self._rest = rest[sent:]
-            self._wait_writable()
-            if not sent and self._rest is not None:
-                self.blocked_since = since  # woken for nothing is no progress
-            return
-        self._rest = None
-        self.blocked_since = None
-        self._gate.settled()
 
 
 class AsgiTransport(Transport):
@@ -299,6 +204,19 @@ class AsgiTransport(Transport):
     def last_byte_at(self) -> float | None:
         """Trio time of the last byte received from the peer, None on a foreign host."""
         return None if self._connection is None else self._connection.last_byte_at
+
+    def fault(self, now: float, stall_s: float, bytes_per_s: float) -> str:
+        """See `Transport.fault`.
+
+        Where the connection is ours, it judges. Another host shows no headway inside a message, which has a time as a
+        whole then.
+        """
+        if self._connection is not None:
+            return ""
+        since = self.blocked_since
+        if since is not None and now - since > max(stall_s, self._size / bytes_per_s):
+            return STALLED
+        return ""
 
     def write(self, payload: bytes | tuple[str, ...]) -> None:
         """See `Transport.write`."""
@@ -336,13 +254,14 @@ class AsgiTransport(Transport):
                     else:
                         await self._write_held()
         except Exception as error:  # noqa: BLE001 - hosts raise what they like for a client that is gone
-            log.debug("the host's send raised", error=repr(error))
+            log.debug("host_send_failed", error=repr(error))
         finally:
             self._held = None
             self._end("the peer is gone")
 
     async def _write_held(self) -> None:
-        for message in self._messages(self._held):
+        for size, message in self._messages(self._held):
+            self._size = size
             await self._send(message)
             self.blocked_since = trio.current_time()
         self._held = None
@@ -350,7 +269,7 @@ class AsgiTransport(Transport):
         if not self.closed:
             self._give_turns()
 
-    def _messages(self, payload: Any) -> Iterable[dict[str, Any]]:
+    def _messages(self, payload: Any) -> Iterable[tuple[int, dict[str, Any]]]:
         if self._kind == "sse":
-            return ({"type": "http.response.body", "body": payload, "more_body": True},)
-        return ({"type": "websocket.send", "text": text} for text in payload)
+            return ((len(payload), {"type": "http.response.body", "body": payload, "more_body": True}),)
+        return ((len(text), {"type": "websocket.send", "text": text}) for text in payload)

@@ -16,10 +16,12 @@ from typing import Any
 import attrs
 import trio
 
+from trio_swarm.bounded.allowance import Allowance, Share
 from trio_swarm.bounded.window import Window
 from trio_swarm.edge.answers import Message, Scope, Send
+from trio_swarm.edge.bodies import weight
 from trio_swarm.edge.clients import Client, House
-from trio_swarm.errors import InvalidMessage
+from trio_swarm.errors import InvalidMessage, Overloaded
 from trio_swarm.fanout.encoding import WS_FRAMES, WS_TEXTS, Encoding
 from trio_swarm.fanout.subscription import Subscription
 from trio_swarm.settings import Limits
@@ -29,7 +31,7 @@ from trio_swarm.wire.frames import ping_frame, text_frame
 BAD_MESSAGES = 9  # in a minute are answered; the tenth ends the connection: a client in a loop
 BAD_MESSAGES_S = 60.0
 MOST_WAITING = 1_000  # requests behind the one under way, and `body_bytes` of them: more is a flood
-CLOSING_S = 1.0  # for the other end's half of the closing handshake
+BUSY_ANSWERS = 16  # in line, while all requests under way hold too much: who goes on asking is closed
 
 _PING = ping_frame()
 _JSON_PING = ('{"type":"ping"}',)
@@ -81,9 +83,24 @@ class WebSocketClient(Client):
         """See `Client.streams`."""
         return list(self.subscriptions)
 
+    @property
+    def readers(self) -> list[Subscription]:
+        """See `Client.readers`."""
+        return list(self.subscriptions.values())
+
     def pack(self, message: bytes) -> Any:
         """One JSON message as the transport takes it."""
         return text_frame(message) if self.is_direct else (message.decode(),)
+
+    def go_through_host(self) -> None:
+        """See `Client.go_through_host`."""
+        super().go_through_host()
+        self.encoding = WS_TEXTS
+
+    def count_reading(self, requests: Allowance) -> None:
+        """Count messages that are not whole yet among all that requests hold, where the connection is ours."""
+        if self.connection is not None:
+            self.connection.reading = requests.share()
 
     def beat(self, now: float) -> None:  # noqa: ARG002
         """A ping; a client that has a payload on its way gets none."""
@@ -107,6 +124,7 @@ class WebSocketClient(Client):
         if self.closing:
             return
         self.closing = True
+        self.why = self.why or reason
         self.close_subscriptions()
         try:
             await self.transport.drained()
@@ -168,28 +186,45 @@ class WebSocketClient(Client):
 class Line:
     """What waits behind the request under way: bounded in number and bytes."""
 
-    __slots__ = ("_bytes", "_items", "_most_bytes", "end")
+    __slots__ = ("_bytes", "_items", "_most_bytes", "_share", "_under_way", "end")
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, share: Share) -> None:
         self.end: Close | Gone | None = None  # what the conversation ends with
-        self._items: deque[tuple[Work, int]] = deque()
+        self._share = share  # of what all requests under way may hold
+        self._items: deque[tuple[Work, int, int]] = deque()  # with the text's size, and its weight
         self._bytes = 0
         self._most_bytes = most_bytes
+        self._under_way = 0
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: Work, size: int) -> bool:
-        """Add at the end; False when there is no room."""
+    def put(self, item: Work, text: str) -> bool:
+        """Add at the end what this text was; False when there is no room.
+
+        Raises:
+            Overloaded: there is none in the whole service.
+        """
+        size = len(text)
         if len(self._items) >= MOST_WAITING or self._bytes + size > self._most_bytes:
             return False
-        self._items.append((item, size))
+        heavy = weight(text)
+        if not self._share.take(heavy):
+            if len(self._items) >= BUSY_ANSWERS:
+                return False
+            raise Overloaded(self._share.limit)
+        self._items.append((item, size, heavy))
         self._bytes += size
         return True
 
+    def put_answer(self, answer: bytes) -> None:
+        """Add an answer in place of what there was no room for."""
+        self._items.append((answer, 0, 0))
+
     def next(self) -> Work:
         """Take the first."""
-        item, size = self._items.popleft()
+        self._share.give(self._under_way)
+        item, size, self._under_way = self._items.popleft()
         self._bytes -= size
         return item
 

@@ -3,7 +3,8 @@
 Stock Hypercorn 0.18 shields its writes, so a client that stops reading holds its task and the shutdown for ever; lets
 an exception out of one connection end the worker; parks its reader behind a pipelined request; inflates messages
 without a bound; and speaks cleartext HTTP/2 to whoever asks. connection.py and protocol.py replace the classes
-concerned; with this file they are all that knows Hypercorn's inside.
+concerned; with this file and serving.py they are all that knows Hypercorn's inside. hosting.py imports them where they
+are needed and not before, so that a Hypercorn whose modules have moved does not keep an application from serving.
 
 `check_host()` compares the Hypercorn it finds with the one this was written for. Where it differs, `install` says so
 in the log and leaves the stock class in place: an application then finds no connection in its scope's `state` and
@@ -31,11 +32,13 @@ from hypercorn.trio import tcp_server
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 
-from trio_swarm.edge.connection import Connection, WorkerStatistics, tighten
+from trio_swarm.edge.connection import Connection
+from trio_swarm.edge.hosting import log_fallback
 from trio_swarm.edge.listeners import open_listeners
-from trio_swarm.edge.protocol import KEY
+from trio_swarm.edge.serving import WorkerStatistics, tighten
+from trio_swarm.edge.transport import KEY
 from trio_swarm.errors import HostError
-from trio_swarm.settings import Settings
+from trio_swarm.settings import SPARE_CONNECTIONS, Settings
 
 __all__ = [
     "KEY",
@@ -53,7 +56,6 @@ log = structlog.get_logger()
 
 RELEASE: Final = "0.18"  # whose inside these files know; pyproject.toml pins the same
 GRACE_SHARE: Final = 0.6  # of the shutdown's time is the connections'; the rest is the lifespan's
-SPARE: Final = 0.1  # connections beyond the limit, for short requests: at the limit the edge still has to say so
 
 _STREAM: Final = "self app config context task_group ssl client server send stream_id"
 _SIGNATURES: Final[tuple[tuple[Any, str], ...]] = (
@@ -75,6 +77,7 @@ _METHODS: Final[tuple[tuple[Any, str], ...]] = (
     (host_h11.H11Protocol, "_maybe_recycle"),
     (host_h11.H11WSConnection, "receive_data next_event send"),
     (ws_stream.WSStream, "handle app_send _handle_events _send_wsproto_event"),
+    (ws_stream.WebsocketBuffer, "extend clear to_message"),
     (http_stream.HTTPStream, "handle app_send"),
     (WorkerContext(None), "terminate terminated mark_request"),
 )
@@ -86,7 +89,10 @@ def check_host(version: str | None = None) -> None:
     Raises:
         HostError: it differs; the sentence names the first difference.
     """
-    version = version or importlib.metadata.version("hypercorn")
+    try:
+        version = version or importlib.metadata.version("hypercorn")
+    except importlib.metadata.PackageNotFoundError:
+        raise HostError(f"Hypercorn does not say which release it is; {RELEASE} alone is known") from None
     if not f"{version}.".startswith(f"{RELEASE}."):
         raise HostError(f"Hypercorn {version} is installed; the connection class knows the inside of {RELEASE} only")
     for function, names in _SIGNATURES:
@@ -115,7 +121,7 @@ def make_connection_class(
         "__doc__": Connection.__doc__,
         "settings": settings,
         "stall_s": settings.stall.seconds,
-        "most": limit + max(16, int(limit * SPARE)),
+        "most": limit + max(16, int(limit * SPARE_CONNECTIONS)),
         "refused": 0,
         "aborted": {},
         "hosts": weakref.WeakKeyDictionary(),
@@ -133,10 +139,7 @@ def install(connection_class: type[tcp_server.TCPServer]) -> Iterator[bool]:
     try:
         check_host()
     except HostError as error:
-        log.warning(
-            "running on the host's own connection class: stalled clients are cut off later, a delivery costs more",
-            reason=str(error),
-        )
+        log_fallback(str(error))
         yield False
         return
     names = vars(host_run)
@@ -160,27 +163,31 @@ class HostLog(Logger):
 
     async def critical(self, message: str, *args: Any, **_: Any) -> None:
         """Log what ends the server."""
-        log.critical(message, *args)
+        log.critical("host_failed", message=_filled(message, args))
 
     async def error(self, message: str, *args: Any, **_: Any) -> None:
         """Log what went wrong."""
-        log.error(message, *args)
+        log.error("host_error", message=_filled(message, args))
 
     async def warning(self, message: str, *args: Any, **_: Any) -> None:
         """Log what may go wrong."""
-        log.warning(message, *args)
+        log.warning("host_warning", message=_filled(message, args))
 
     async def info(self, message: str, *args: Any, **_: Any) -> None:
         """Log what Hypercorn tells about itself; the command that serves prints its own URL."""
-        log.debug(message, *args)
+        log.debug("host_said", message=_filled(message, args))
 
     async def debug(self, message: str, *args: Any, **_: Any) -> None:
         """Log details."""
-        log.debug(message, *args)
+        log.debug("host_said", message=_filled(message, args))
 
     async def exception(self, message: str, *args: Any, **_: Any) -> None:
         """Log the exception that is being handled: an application's."""
-        log.error(message, *args, exc_info=True)  # noqa: LOG014 - Hypercorn calls this while it handles one
+        log.error("host_exception", message=_filled(message, args), exc_info=True)  # noqa: LOG014 - Hypercorn calls this while it handles one
+
+
+def _filled(message: str, args: tuple[Any, ...]) -> str:
+    return message % args if args else message
 
 
 def make_config(settings: Settings, *, certfile: str | None = None, keyfile: str | None = None) -> Config:
@@ -211,7 +218,8 @@ async def serve(
     """Serve an ASGI application until `shutdown_trigger` returns (without one: until cancelled).
 
     Reports the URLs it listens on. Returns when every connection and the lifespan have ended: connections are cut
-    after `GRACE_SHARE` of `settings.liveness.shutdown_s`. Closes the sockets it was given.
+    after `GRACE_SHARE` of `settings.liveness.shutdown_s`. Closes the sockets it was given. `connection_class` is put
+    in place of Hypercorn's; without one, the application does that at its start (as those of `create_app` do).
 
     Raises:
         SettingsError: `settings.bind` cannot be listened on.
@@ -219,7 +227,7 @@ async def serve(
     listening = list(sockets or open_listeners(settings.bind, stall_s=settings.stall.seconds))
     secure = certfile is not None
     try:
-        with install(connection_class or make_connection_class(settings)):
+        with contextlib.nullcontext() if connection_class is None else install(connection_class):
             run = functools.partial(
                 host_run.worker_serve,
                 ASGIWrapper(app),

@@ -64,7 +64,7 @@ class Writability:
         try:
             self._epoll.unregister(fd)
         except (OSError, ValueError):
-            log.debug("a socket closed before it was forgotten", fd=fd)
+            log.debug("socket_closed_before_forgotten", fd=fd)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; closes the epoll object at its end, after which `watch` raises ValueError."""
@@ -88,7 +88,7 @@ class Writability:
         try:
             callback()
         except Exception:
-            log.exception("a socket's callback raised")
+            log.exception("socket_callback_failed")
 
     async def _run_tasks(self, started: Callable[[], None]) -> None:
         try:
@@ -114,7 +114,7 @@ class Writability:
             try:
                 await trio.lowlevel.wait_writable(fd)
             except (OSError, trio.ClosedResourceError):
-                log.debug("a socket failed while it was full", fd=fd)
+                log.debug("full_socket_failed", fd=fd)
         if self._waiting.get(fd) is scope:
             del self._waiting[fd]
             self._call(fd)

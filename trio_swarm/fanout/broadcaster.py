@@ -36,6 +36,9 @@ class BroadcasterStatistics:
 
     passes: int
     writes: int
+    published: int  # events
+    deliveries: int  # events, each as often as it was written
+    delivered_bytes: int  # of what is bytes: not what in-process readers are given
     marked_views: int
     marked_readers: int
 
@@ -63,6 +66,9 @@ class Broadcaster:
         self._marked = trio.Event()
         self._passes = 0
         self._writes = 0
+        self._deliveries = 0
+        self._bytes = 0
+        self.published = 0  # counted by the streams
 
     def mark(self, views: Iterable[View]) -> None:
         """These views have something new."""
@@ -94,7 +100,27 @@ class Broadcaster:
 
     def statistics(self) -> BroadcasterStatistics:
         """Counters since the beginning, and the present marks."""
-        return BroadcasterStatistics(self._passes, self._writes, len(self._views), len(self._visits))
+        return BroadcasterStatistics(
+            passes=self._passes,
+            writes=self._writes,
+            published=self.published,
+            deliveries=self._deliveries,
+            delivered_bytes=self._bytes,
+            marked_views=len(self._views),
+            marked_readers=len(self._visits),
+        )
+
+    def _count(self, step: Step | None, writes: int) -> None:
+        """So many clients were given this range: counted by range, because a delivery is the hottest path there is."""
+        if step is None or not writes:
+            return
+        payload = step[0]
+        self._writes += writes
+        self._deliveries += writes * step[3]
+        if type(payload) is bytes:
+            self._bytes += writes * len(payload)
+        elif step[3] and type(payload[0]) is str:
+            self._bytes += writes * sum(map(len, payload))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until cancelled. Cancelling leaves every reader at a position whose events it was given."""
@@ -123,19 +149,23 @@ class Broadcaster:
         Takes and gives the number of writes since others had their turn.
         """
         before = since_yield
+        done = 0  # of this range, before the last yield
         last = -1  # most readers stand where the one before stands
         head = 0
         payload: Any = NOTHING
+        step: Step | None = None
         for reader in tuple(view.readers):
             sink = reader.sink
             if not sink.ready or reader.view is not view:
                 continue
             position = reader.position
             if position != last:
+                self._count(step, done + since_yield - before)
+                done, before = 0, since_yield
                 step = self._step(view, position)
                 if step is None:
                     break
-                payload, end, id_ = step
+                payload, end, id_, _ = step
                 last = position
                 head = view.journal.head
             if payload is NOTHING:
@@ -154,10 +184,10 @@ class Broadcaster:
                 self.visit((reader,))
             since_yield += 1
             if since_yield >= WRITES_A_TURN:
-                self._writes += since_yield - before
+                done += since_yield - before
                 before = since_yield = 0
                 await trio.lowlevel.checkpoint()
-        self._writes += since_yield - before
+        self._count(step, done + since_yield - before)
         return since_yield
 
     def _visit(self, reader: Subscription) -> None:
@@ -187,7 +217,7 @@ class Broadcaster:
         step = self._step(view, reader.position)
         if step is None:
             return
-        payload, end, id_ = step
+        payload, end, id_, _ = step
         if payload is LOST:
             reader.stream.lagged(reader)
             return
@@ -195,7 +225,7 @@ class Broadcaster:
         if payload is not NOTHING:
             reader.id = id_
             reader.sink.write(payload)
-            self._writes += 1
+            self._count(step, 1)
             if end != reader.stream.journal.head:
                 self.visit((reader,))
 
@@ -218,8 +248,9 @@ class Broadcaster:
         if events:
             leg.id = events[-1].id
             reader.id = max(reader.id, leg.id)
-            reader.sink.write(reader.encoding.events(stream.name, events))
-            self._writes += 1
+            payload = reader.encoding.events(stream.name, events)
+            reader.sink.write(payload)
+            self._count((payload, leg.position, leg.id, len(events)), 1)
         stream.merge_legs(reader)
         self.visit((reader,))
 
@@ -240,7 +271,7 @@ class Broadcaster:
         return step
 
     def _failed(self, reader: Subscription, error: Exception) -> None:
-        _log.error("client_failed", stream=reader.stream.name, error=repr(error))
+        _log.error("reader_failed", stream=reader.stream.name, exc_info=error)
         reader.sink.abort("internal error")
         reader.close()
 

@@ -1,18 +1,14 @@
 """A stream: the journal of one object, and its readers.
 
 Publishing appends to the journal and marks the views of the topics concerned; it never waits and never touches a
-client.
-The broadcaster does the rest. What must be true at every moment:
+client. The broadcaster does the rest. What must be true at every moment:
 
 - a reader's position only moves forward over events that were written to its sink, that it did not ask for, or that a
-  gap
-  told it about;
+  gap told it about;
 - a reader that is not visited is judged by its topics' marks in the journal, not by its position: a topic that never
-  speaks
-  does not make its readers lag;
-- a snapshot enters through `give_snapshot`, which the object layer calls in commit order: at that moment the
-  journal's head is the last
-  event before the snapshot, so the reader goes on there without a gap or a repeat.
+  speaks does not make its readers lag;
+- a snapshot enters through `give_snapshot`, which the object layer calls in commit order: at that moment the journal's
+  head is the last event before the snapshot, so the reader goes on there without a gap or a repeat.
 """
 
 import itertools
@@ -23,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from trio_swarm.bounded.allowance import Allowance
+from trio_swarm.errors import TooManySubscriptions
 from trio_swarm.fanout.encoding import Encoding
+from trio_swarm.fanout.footprints import Footprints
 from trio_swarm.fanout.sink import Sink
 from trio_swarm.fanout.snapshots import SnapshotBatch, Snapshots
 from trio_swarm.fanout.subscription import MOST_LEGS, LagPolicy, Leg, Opening, Subscription
@@ -60,7 +59,14 @@ class Stream:
     """See the module. Made by `Streams.open` only."""
 
     def __init__(
-        self, name: str, journal: Journal, broadcaster: "Broadcaster", now: Callable[[], float], cache: RangeCache
+        self,
+        name: str,
+        journal: Journal,
+        broadcaster: "Broadcaster",
+        now: Callable[[], float],
+        cache: RangeCache,
+        footprints: Footprints,
+        interest: Allowance,
     ) -> None:
         self.name = name
         self.journal = journal
@@ -69,6 +75,8 @@ class Stream:
         self._broadcaster = broadcaster
         self._now = now
         self._cache = cache
+        self._footprints = footprints
+        self._interest = interest  # topics that readers name, of all streams
         self._subscriptions: dict[Subscription, None] = {}
         self._views: dict[tuple[Topics, str], View] = {}
         self._by_topic: dict[str, dict[View, None]] = {}
@@ -77,7 +85,6 @@ class Stream:
         self._statuses: dict[str, tuple[str, str | None, int]] = {}  # with the version in which it changed
         self._status_version = 0
         self._snapshots = Snapshots(name, journal, broadcaster)
-        journal.on_fold = self._before_fold
 
     # The object's side
 
@@ -93,6 +100,8 @@ class Stream:
             if views is not None:
                 dirty.update(views)
         dirty.update(self._of_all)
+        self._footprints.note(self.journal)
+        self._broadcaster.published += len(stamped)
         if dirty:
             self._broadcaster.mark(dirty)
 
@@ -153,9 +162,15 @@ class Stream:
         since: EventId | None = None,
         policy: LagPolicy | None = None,
     ) -> Subscription:
-        """Make a reader, held until `start()`. `policy` replaces the class's lag policy for this reader."""
+        """Make a reader, held until `start()`. `policy` replaces the class's lag policy for this reader.
+
+        Raises:
+            TooManySubscriptions: all readers together name as many topics as they may.
+        """
+        self._take_interest(topics)
         reader = Subscription(self, sink, encoding, topics, policy)
         self._subscriptions[reader] = None
+        self.journal.on_fold = self._before_fold
         self._broadcaster.attach(reader)
         if since is None:
             if self._snapshots.ask is not None:
@@ -189,6 +204,7 @@ class Stream:
             return Opening(reader.id, recovered=since is not None)
         if reader.legs is not None and len(reader.legs) >= MOST_LEGS:
             raise trio.WouldBlock
+        self._take_interest(fresh)
         if since is None:
             opening, position = Opening(journal.head_id), journal.head
         else:
@@ -208,6 +224,7 @@ class Stream:
                 reader.legs = sorted([*legs, Leg(fresh, position, opening.id)], key=lambda leg: leg.position)
         known = reader.topics
         reader.topics = None if fresh is None else known | fresh
+        self._interest.give(0 if fresh is not None else len(known))
         if fresh is None:
             self._want(known, -1)
         else:
@@ -222,12 +239,12 @@ class Stream:
         """See `Subscription.remove_topics`."""
         if reader.closed or reader.topics is None:
             return
-        gone = topics & reader.topics
-        rest = reader.topics - gone
+        gone, rest = topics & reader.topics, reader.topics - topics
         if not rest:
             reader.close()
             return
         self._want(gone, -1)
+        self._interest.give(len(gone))
         reader.topics = rest
         if reader.legs is not None:
             for leg in reader.legs:
@@ -244,7 +261,10 @@ class Stream:
         self._leave_view(reader)
         self._snapshots.forget(reader)
         self._subscriptions.pop(reader, None)
+        if not self._subscriptions:
+            self.journal.on_fold = None  # breaks a cycle: a history that is dropped goes now, not with a collection
         self._broadcaster.detach(reader)
+        self._interest.give(1 if reader.topics is None else len(reader.topics))
         self._want(reader.topics, -1)
 
     # The broadcaster's side
@@ -305,9 +325,8 @@ class Stream:
         if told == self._status_version:
             return []
         reader.status_version = self._status_version
-        encode = reader.encoding.status
         return [
-            encode(self.name, feed, state, reason)
+            reader.encoding.status(self.name, feed, state, reason)
             for feed, (state, reason, version) in self._statuses.items()
             if version > told
         ]
@@ -319,17 +338,14 @@ class Stream:
 
     def statistics(self) -> StreamStatistics:
         """A moment of this stream."""
-        head = self.journal.head
-        lagging = sum(1 for r in self._subscriptions if r.position != head and not r.sink.ready)
+        lagging = sum(r.position != self.journal.head and not r.sink.ready for r in self._subscriptions)
         return StreamStatistics(self.name, self.journal.statistics(), self.subscribers, lagging, len(self._views))
 
     def behind(self) -> int:
         """How many readers have not yet been given everything, or have it still on its way to their socket."""
-        journal = self.journal
         return sum(
-            1
+            not r.sink.ready or (r.position != self.journal.head and self.journal.has_new(r.position, r.topics))
             for r in self._subscriptions
-            if not r.sink.ready or (r.position != journal.head and journal.has_new(r.position, r.topics))
         )
 
     # Inside
@@ -364,6 +380,10 @@ class Stream:
             del views[view]
             if not views:
                 del self._by_topic[topic]
+
+    def _take_interest(self, topics: Topics) -> None:
+        if not self._interest.take(1 if topics is None else len(topics)):
+            raise TooManySubscriptions(self._interest.limit)
 
     def _want(self, topics: Topics, change: int) -> None:
         for topic in topics or ():

@@ -11,14 +11,15 @@ from collections.abc import Callable
 import attrs
 import trio
 
+from trio_swarm.bounded.allowance import Allowance, AllowanceStatistics
 from trio_swarm.fanout.broadcaster import Broadcaster, BroadcasterStatistics
+from trio_swarm.fanout.footprints import Footprints
 from trio_swarm.fanout.stream import Stream, StreamStatistics
 from trio_swarm.fanout.view import RangeCache
 from trio_swarm.journal.clock import IdClock
 from trio_swarm.journal.journal import Journal
-from trio_swarm.settings import JournalSettings, Limits
+from trio_swarm.settings import BLANK_JOURNALS, JournalSettings, Limits
 
-BLANK_JOURNALS = 1_000  # 3 KB each; their clients come back to "nothing missed" rather than to a gap
 SWEEP_S = 10.0  # retention by age is exact on every read; this only frees memory
 
 
@@ -28,8 +29,12 @@ class StreamsStatistics:
 
     live: int
     idle: int
+    live_bytes: int  # of journals, as `Journal.footprint` estimates them
     idle_bytes: int
+    subscribed_topics: AllowanceStatistics
     shared_range_bytes: int
+    range_hits: int  # ranges that were encoded already, since the beginning
+    range_misses: int
     broadcaster: BroadcasterStatistics
     streams: tuple[StreamStatistics, ...]
 
@@ -39,7 +44,7 @@ class Streams:
 
     Args:
         clock: where the ids come from; a new journal begins at its next id.
-        limits: `journals`, `idle_journal_bytes`, `topics_per_journal`, `keys_per_journal`, `shared_range_bytes`.
+        limits: of journals, topics, keys and shared ranges.
         now: seconds, for retention by age.
     """
 
@@ -52,6 +57,8 @@ class Streams:
         self._blank: OrderedDict[str, tuple[Stream, float]] = OrderedDict()  # idle too, but nothing was published
         self._ages: dict[str, float] = {}
         self._cache = RangeCache(limits.shared_range_bytes)
+        self._footprints = Footprints(limits.live_journal_bytes)
+        self._interest = Allowance(limits.subscribed_topics)
         self.broadcaster = Broadcaster()
 
     def open(self, name: str, *, journal: JournalSettings, latest: Callable[[str], bool]) -> Stream:
@@ -68,10 +75,11 @@ class Streams:
                 keys_limit=self._limits.keys_per_journal,
                 latest=latest,
             )
-            stream = Stream(name, made, self.broadcaster, self._now, self._cache)
+            stream = Stream(name, made, self.broadcaster, self._now, self._cache, self._footprints, self._interest)
         else:
             stream = kept[0]
         self._live[name] = stream
+        self._footprints.note(stream.journal)
         self._ages[name] = journal.age_s
         return stream
 
@@ -87,6 +95,7 @@ class Streams:
         stream.ask_snapshot = None
         stream.on_demand = None
         stream.end()
+        self._footprints.drop(stream.journal)
         # Blank ones are kept apart, so that asking for names at random pushes nobody's history out.
         kept = self._idle if stream.journal.head else self._blank
         kept[name] = (stream, self._now() + age)
@@ -106,6 +115,7 @@ class Streams:
         now = self._now()
         for stream in self._live.values():
             stream.journal.expire(now)
+            self._footprints.note(stream.journal)
         for kept in (self._idle, self._blank):
             for name in [name for name, (_, until) in kept.items() if until <= now]:
                 del kept[name]
@@ -124,8 +134,12 @@ class Streams:
         return StreamsStatistics(
             live=len(self._live),
             idle=len(self._idle) + len(self._blank),
-            idle_bytes=sum(stream.journal.bytes for stream, _ in self._idle.values()),
+            live_bytes=self._footprints.total,
+            idle_bytes=sum(stream.journal.footprint for stream, _ in self._idle.values()),
+            subscribed_topics=self._interest.statistics(),
             shared_range_bytes=self._cache.bytes,
+            range_hits=self._cache.hits,
+            range_misses=self._cache.misses,
             broadcaster=self.broadcaster.statistics(),
             streams=tuple(stream.statistics() for stream in self._live.values()),
         )
@@ -133,7 +147,7 @@ class Streams:
     def _trim(self) -> None:
         while len(self._blank) > BLANK_JOURNALS:
             self._blank.popitem(last=False)
-        held = sum(stream.journal.bytes for stream, _ in self._idle.values())
+        held = sum(stream.journal.footprint for stream, _ in self._idle.values())
         while self._idle and (len(self._idle) > self._limits.journals or held > self._limits.idle_journal_bytes):
             _, (oldest, _) = self._idle.popitem(last=False)
-            held -= oldest.journal.bytes
+            held -= oldest.journal.footprint

@@ -165,6 +165,14 @@ class Subscription:
                 self.sink.write(payload)
         self.beat = self.id
 
+    def has_all(self, until: int) -> bool:
+        """Whether it was given everything of its topics up to this place of the journal, or never will be."""
+        if self.closed:
+            return True
+        if not self.started or self.waiting or self.owed or self.legs is not None:
+            return False
+        return self.position >= until or not self.stream.journal.has_new(self.position, self.topics)
+
     def close(self) -> None:
         """Leave the stream. Idempotent; nothing is written."""
         if not self.closed:

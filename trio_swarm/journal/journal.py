@@ -24,6 +24,10 @@ from trio_swarm.journal.topics import Topic, Topics
 from trio_swarm.settings import RANGE_BYTES, JournalSettings
 
 OVERHEAD_BYTES = 64  # counted for each event beside its data: a burst of empty events is no free lunch
+# What the parts of a journal cost in memory, measured by `benchmarks/memory.py`:
+EVENT_BYTES = 560  # an event beside what `bytes` counts: id, names of 20 characters, its places in four lists
+TOPIC_BYTES = 560  # a topic, with its name and mark
+KEY_BYTES = 100  # a key of a `latest` topic, beside its event: a place in a table that grows by halves
 _SLACK = 512  # places of forgotten events at the front of the line before it is moved together
 _FORGOTTEN = Event(seq=0, id=START, topic="", type="", data=b"", key=None, offset=None, at=0.0)  # frees the memory
 
@@ -140,6 +144,23 @@ class Journal:
     def __len__(self) -> int:
         return self.head - self._tail
 
+    @property
+    def footprint(self) -> int:
+        """What it costs in memory, about: `bytes` counts what clients get, and a Python object is larger."""
+        kept = self.head - self._tail
+        return self.bytes + kept * EVENT_BYTES + len(self._topics) * TOPIC_BYTES + len(self._keys) * KEY_BYTES
+
+    def shrink(self) -> None:
+        """Forget the older half of the events, but never the newest one, and all topics that have none."""
+        until = min(self.head - 1, self._tail + (self.head - self._tail + 1) // 2)
+        while self._tail < until:
+            self._forget()
+        if self._topics.empty:
+            if self.on_fold is not None:
+                self.on_fold()
+            while self._topics.empty:
+                self._topics.fold()
+
     # -- growing and forgetting
 
     def append(self, id: EventId, draft: Draft, now: float) -> Event:
@@ -243,7 +264,10 @@ class Journal:
         """Where a reader goes on that has had all up to `since`, and whether it has missed something for certain."""
         if since == START:
             return Resumed(self._tail)
-        if since < self.start or since > self.head_id:
+        if since < self.start:  # of another life: what this one keeps follows, for its reader can have had none of it
+            mark_id = self._mark_id if topics is None else self._topics.mark_of(topics)[1]
+            return Resumed(self._tail, Gap(since, max(self.start, mark_id)))
+        if since > self.head_id:
             return self._gap(since)
         if since >= self._tail_id:
             return Resumed(self._position_of(since))

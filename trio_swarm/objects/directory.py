@@ -10,7 +10,7 @@ import contextvars
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
@@ -27,10 +27,11 @@ from trio_swarm.journal.journal import never
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.objects.host import Host
 from trio_swarm.objects.items import Published
+from trio_swarm.objects.kind_statistics import KindStatistics, Past, feeds_told_apart, look_at_kind
 from trio_swarm.objects.methods import Methods
 from trio_swarm.objects.reference import Reference
 from trio_swarm.objects.store import ObjectStorage
-from trio_swarm.settings import JournalSettings, Settings
+from trio_swarm.settings import REPEATS, JournalSettings, Settings
 from trio_swarm.storage import Storage
 from trio_swarm.wire.names import check_id, check_kind, check_topic
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from trio_swarm.objects.incarnation import Incarnation
 
 REPEAT_S = 5.0  # how long a repeated messageId is answered with the first id
-REPEATS = 5_000  # and how many are remembered
 
 PublishKey = tuple[str, str, str]
 
@@ -62,6 +62,7 @@ class Kind:
             _always if "*" in cls.latest else cls.latest.__contains__ if cls.latest else never
         )
         self.pinned: frozenset[str] = frozenset()
+        self.past = Past(feeds_told_apart(self.name, frozenset(feed.name for feed in settings.feed)))
         self._directory = directory
 
     def make(self, life: "Incarnation") -> DurableObject:
@@ -114,11 +115,23 @@ def _quoted(value: Any) -> str:
 
 
 @attrs.frozen
+class FeedLook:
+    """A moment of one feed of a live object; `statistics` are its own, where it has any."""
+
+    object: str
+    name: str
+    state: str
+    statistics: Any
+
+
+@attrs.frozen
 class DirectoryStatistics:
     """A moment of the directory: objects by kind and state."""
 
     objects: dict[str, dict[str, int]]
     remembered_messages: int
+    turns: int  # since the beginning
+    feeds: tuple[FeedLook, ...]
 
 
 class Directory:
@@ -161,6 +174,7 @@ class Directory:
         self.published: TTLCache[PublishKey, Published] = TTLCache(REPEATS, REPEAT_S, timer=trio.current_time)
         self.publishing: dict[PublishKey, trio.Event] = {}  # under way; as many as callers wait
         self._incarnations = itertools.count(1)
+        self._turns = 0  # of objects that are gone
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.copy_context()
         self._looks: list[tuple[float, int, Host]] = []  # a heap: when to look at which object
@@ -228,6 +242,8 @@ class Directory:
     def bury(self, host: Host) -> None:
         """An object is gone: forget it. Its journal stays for those who come back."""
         del host.kind.hosts[host.id]
+        host.kind.past.bury(host)
+        self._turns += host.turns
         self.streams.release(host.name)
 
     def next_incarnation(self) -> int:
@@ -278,7 +294,19 @@ class Directory:
             for host in kind.hosts.values():
                 states[host.state] = states.get(host.state, 0) + 1
             objects[kind.name] = states
-        return DirectoryStatistics(objects, len(self.published))
+        turns = self._turns + sum(host.turns for host in self.hosts())
+        return DirectoryStatistics(objects, len(self.published), turns, tuple(self._feeds()))
+
+    def _feeds(self) -> Iterator[FeedLook]:
+        for host in self.hosts():
+            for task in () if host.life is None else tuple(host.life.tasks):
+                if task.kind == "feed":
+                    told = None if task.statistics is None else task.statistics()
+                    yield FeedLook(host.name, task.name, task.state, told)
+
+    def kind_statistics(self) -> tuple[KindStatistics, ...]:
+        """A moment of each kind."""
+        return tuple(look_at_kind(kind) for kind in self.kinds.values())
 
     def tree(self) -> dict[str, Any]:
         """Kinds, their objects, and what hangs on each, as plain data."""

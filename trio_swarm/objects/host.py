@@ -45,7 +45,9 @@ class ObjectStatistics:
     id: str
     state: State
     lives: int
-    turns: int  # of this life
+    turns: int
+    busy_s: float  # in turns, waits inside them included
+    longest_s: float  # the longest turn
     turn: str | None  # the one that runs
     mailbox: MailboxStatistics
     at_gate: int  # turns whose outcome waits for a commit
@@ -72,6 +74,10 @@ class Host:
         self.turn: Turn | None = None
         self.life: Incarnation | None = None
         self.lives = 0
+        self.turns = 0
+        self.busy_s = 0.0
+        self.longest_s = 0.0
+        self.failures = 0
         self.due_listed = False  # whether the directory has it on its list of those to look at
         self.snapshot_asked = False
         self.demand_asked = False
@@ -195,17 +201,16 @@ class Host:
         return life is None or life.error is not error or life.counted
 
     def _failed(self, failure: Failure) -> None:
+        self.failures += 1
         self.last_error = type(failure.error).__name__
         self.state = "failed" if failure.state == "open" else "backoff"
-        report = _log.warning if isinstance(failure.error, Restart) else _log.error
-        report(
-            "object_down",
-            object=self.name,
-            state=self.state,
-            again_in_s=round(failure.delay_s, 3),
-            error=repr(failure.error),
-            exc_info=None if isinstance(failure.error, Restart) else failure.error,
-        )
+        again_in_s = round(failure.delay_s, 3)
+        if isinstance(failure.error, Restart):
+            _log.warning("object_restarted", object=self.name, state=self.state, again_in_s=again_in_s)
+        else:
+            _log.error(
+                "object_failed", object=self.name, state=self.state, again_in_s=again_in_s, exc_info=failure.error
+            )
         self.life = None
         self.again_in_s = failure.delay_s
         if self.state == "failed":
@@ -221,7 +226,9 @@ class Host:
             id=self.id,
             state=self.state,
             lives=self.lives,
-            turns=0 if life is None else life.turns,
+            turns=self.turns,
+            busy_s=self.busy_s,
+            longest_s=self.longest_s,
             turn=None if self.turn is None else self.turn.item.title,
             mailbox=self.mailbox.statistics(),
             at_gate=0 if life is None else len(life.gate),

@@ -12,6 +12,7 @@ anyway.
 
 import contextvars
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from trio_swarm.objects.mailbox import CALL, FEED, Item
 from trio_swarm.objects.store import Overlay
 from trio_swarm.objects.timers import TaskHandle
 from trio_swarm.objects.turn import CURRENT, Turn
+from trio_swarm.settings import LARGE_MESSAGE_BYTES
 from trio_swarm.storage import Commit
 
 if TYPE_CHECKING:
@@ -51,7 +53,6 @@ class Incarnation:
         self.tasks: dict[TaskHandle, None] = {}
         self.pinned_feeds = 0
         self._ending = False
-        self.turns = 0
         self.overlay = Overlay()
         self.gate = Gate(
             host.stream,
@@ -100,7 +101,7 @@ class Incarnation:
         if self._watch.cancelled_caught:
             _log.error("stop_too_late", object=self.host.name, seconds=self._turn_s)
         elif item.error is not None:
-            _log.error("stop_failed", object=self.host.name, error=repr(item.error))
+            _log.error("stop_failed", object=self.host.name, exc_info=item.error)
 
     def close(self) -> None:
         """Nothing more comes of this life: what still waits for a commit is told that its outcome is not known."""
@@ -148,7 +149,7 @@ class Incarnation:
     async def _take_turn(self, item: Item, instance: "DurableObject", *, keep: bool = True) -> None:
         turn = Turn(self.host, instance, item)
         self.host.turn = turn
-        self.turns += 1
+        self.host.turns += 1
         CURRENT.set(turn)
         began = trio.current_time()
         self._watch.deadline = began + self._turn_s
@@ -165,9 +166,12 @@ class Incarnation:
             turn.ended = True
             self.host.turn = None
         now = trio.current_time()
+        took = now - began
+        self.host.busy_s += took
+        self.host.longest_s = max(self.host.longest_s, took)
         if item.active:
             self.active_at = now
-        if now - began >= self._turn_s:  # it may have outrun its cancellation
+        if took >= self._turn_s:  # it may have outrun its cancellation
             error = self._timeout(item)
             self.gate.leave(Departure(item, error=error))
             self.fail(error, counted=item.crashes)
@@ -226,7 +230,7 @@ class Incarnation:
     def fail(self, error: Exception, *, counted: bool) -> None:
         """End this life in error; the first one stands."""
         if self.error is not None or self._ending:
-            _log.error("also_failed", object=self.host.name, error=repr(error))
+            _log.error("also_failed", object=self.host.name, exc_info=error)
             return
         self.error = error
         self.counted = counted
@@ -276,10 +280,15 @@ class Incarnation:
                 f"{self.host.kind.name} opens a feed and takes no messages: give it an `async def on_message`"
             )
         handle = TaskHandle("feed", feed.name)
+        handle.statistics = getattr(feed, "statistics", None)
         name, send = feed.name, self.host.mailbox.send
 
         async def deliver(message: Any) -> None:
-            await send(Message(name, message))
+            item = Message(name, message)
+            await send(item)
+            if getattr(message, "size", 0) > LARGE_MESSAGE_BYTES:
+                with suppress(Exception):  # what its turn raised has brought the object down already
+                    await item.wait()
 
         def status(state: str, reason: str | None = None) -> None:
             handle.state = state
@@ -290,6 +299,7 @@ class Incarnation:
                 await feed.run(deliver, status)
             finally:
                 self._forget_status(name)
+                self.host.kind.past.feed_ended(name, handle.statistics)
                 self.pinned_feeds -= pinned
                 self.active_at = trio.current_time()
                 self.host.watch_idle()

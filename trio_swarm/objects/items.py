@@ -81,7 +81,7 @@ class Errand(Call):
     def settle(self, value: Any, error: Exception | None = None) -> None:
         """Log what nobody else will see."""
         if error is not None and not self.settled:
-            _log.error("call_failed", object=self._stream, turn=self.title, error=repr(error))
+            _log.error("call_failed", object=self._stream, method=self.title.removesuffix("()"), exc_info=error)
         super().settle(value, error)
 
 
@@ -210,7 +210,7 @@ class Snapshot(Item):
             if error is None:
                 stream.give_snapshot(batch, value)
             elif not isinstance(error, _ASKED_AGAIN):
-                _log.error("snapshot_failed", object=self._host.name, error=repr(error))
+                _log.error("snapshot_failed", object=self._host.name, exc_info=error)
                 stream.snapshot_failed(batch, type(error).__name__)
         super().settle(value, error)
 
@@ -239,7 +239,7 @@ class DemandChange(Item):
     def settle(self, value: Any, error: Exception | None = None) -> None:
         """Log what nobody else will see."""
         if error is not None and not isinstance(error, _ASKED_AGAIN):
-            _log.error("on_demand_failed", object=self._host.name, error=repr(error))
+            _log.error("on_demand_failed", object=self._host.name, exc_info=error)
         super().settle(value, error)
 
 

@@ -220,4 +220,8 @@ class Mailbox:
 
     def statistics(self) -> MailboxStatistics:
         """A moment of the lanes."""
-        return MailboxStatistics(*(count + blocked for count, blocked in zip(self.counts, self._blocked, strict=True)))
+        return MailboxStatistics(*self.depths())
+
+    def depths(self) -> list[int]:
+        """What waits in each lane, as `statistics` tells it."""
+        return [count + blocked for count, blocked in zip(self.counts, self._blocked, strict=True)]

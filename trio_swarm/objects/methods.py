@@ -3,13 +3,18 @@
 Every public async method of the author's class can be called in this process; only those marked `@exposed` from
 outside. What `DurableObject` itself defines (the hooks, `publish`, `every` and so on) never: those belong to the
 object.
+
+Arguments from outside have the types that a method's annotations name, where these are made of JSON's own (`int`,
+`list[str]`, `float | None` …): a client's mistake is the client's error then, and not a crash of the author's code.
 """
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
+import msgspec
 
 from trio_swarm.errors import InvalidArguments, UnknownMethod
 from trio_swarm.objects.durable import EXPOSED, DurableObject
@@ -23,6 +28,11 @@ class Method:
     function: Callable[..., Awaitable[Any]]
     exposed: bool
     signature: inspect.Signature
+    types: Mapping[str, Any]  # of the parameters whose annotations are JSON's types
+
+
+_JSON_TYPES = frozenset({str, int, float, bool, NoneType, list, dict})
+_MADE_OF_THEM = frozenset({list, dict, tuple, Union, UnionType})
 
 
 class Methods:
@@ -37,7 +47,10 @@ class Methods:
                 continue
             function = getattr(cls, name)
             if inspect.isfunction(function) and inspect.iscoroutinefunction(function):
-                self._methods[name] = Method(name, function, hasattr(function, EXPOSED), inspect.signature(function))
+                exposed = hasattr(function, EXPOSED)
+                signature = inspect.signature(function)
+                types = _checkable(function, signature) if exposed else {}
+                self._methods[name] = Method(name, function, exposed, signature, types)
             elif inspect.isroutine(function):
                 self._sync.add(name)
 
@@ -67,11 +80,38 @@ class Methods:
         if method is None or not method.exposed:
             raise UnknownMethod(self._kind, name)
         try:
-            method.signature.bind(None, *args, **kwargs)
+            given = method.signature.bind(None, *args, **kwargs).arguments
         except TypeError as error:
             raise InvalidArguments(self._kind, name, str(error)) from None
+        for parameter, expected in method.types.items():
+            if parameter in given:
+                try:
+                    msgspec.convert(given[parameter], expected)
+                except msgspec.ValidationError as error:
+                    raise InvalidArguments(self._kind, name, f"`{parameter}`: {error}") from None
         return method
 
     def names(self, *, exposed_only: bool = False) -> tuple[str, ...]:
         """The names, for the tree and for messages."""
         return tuple(name for name, method in self._methods.items() if method.exposed or not exposed_only)
+
+
+def _checkable(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # written for a type checker alone
+        return {}
+    plain = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY}
+    return {
+        name: hints[name]
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in plain and name in hints and _is_json(hints[name])
+    }
+
+
+def _is_json(hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return all(isinstance(each, str | int | None) for each in get_args(hint))
+    if get_origin(hint) in _MADE_OF_THEM:
+        return all(each is Ellipsis or each is Any or _is_json(each) for each in get_args(hint))
+    return hint in _JSON_TYPES if isinstance(hint, type) else False

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from trio_swarm.errors import StorageError
+from trio_swarm.errors import StorageError, TooLarge
 from trio_swarm.objects.turn import CURRENT, open_turn
 from trio_swarm.storage import Owner, Storage
 
 if TYPE_CHECKING:
     from trio_swarm.objects.durable import DurableObject
 
-KEY_BYTES: Final = 2_048  # a key is an index entry in every store
+KEY_BYTES: Final = 512  # a key is an index entry in every store
+VALUE_BYTES: Final = 128 * 1024  # read and written whole: what is larger is better cut into keys
 LIST_LIMIT: Final = 1_000  # pairs a `list` gives unless told: a megabyte of kilobyte values
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -70,8 +71,9 @@ class ObjectStorage:
     """The keys and values of one object: `self.storage`.
 
     Values are anything that msgspec writes as MessagePack; they come back as plain data (a tuple as a list), or as
-    `type`. `put`, `delete` and `clear` belong to the running turn: they are kept if it ends well. Reads wait for the
-    store only for what no uncommitted turn has written.
+    `type`. What changes belongs to the running turn, and is kept if it ends well. Reads wait for the store only for
+    what no uncommitted turn has written. All keys and values of an object together have at most 64 MiB: the turn that
+    would pass it fails at its commit with `StorageError`, and the object restarts.
     """
 
     __slots__ = ("_instance", "_overlay", "_owner", "_store")
@@ -87,25 +89,31 @@ class ObjectStorage:
 
         Raises:
             RuntimeError: outside of a turn of this object.
-            StorageError: the key is empty or longer than 2,048 bytes.
+            StorageError: the key is empty, or no text.
+            TooLarge: the key has more than 512 bytes, or the encoded value more than 128 KiB.
             TypeError: the value cannot be encoded.
         """
         turn = open_turn(self._instance, "storage.put")
-        turn.changes[_checked(key)] = _encode(value)
+        turn.changes[_checked(key)] = _encoded(key, value)
+
+    def put_many(self, values: Mapping[str, Any]) -> None:
+        """Store several values; all of them or, where one raises what `put` raises, none."""
+        turn = open_turn(self._instance, "storage.put_many")
+        turn.changes.update({_checked(key): _encoded(key, value) for key, value in values.items()})
 
     def delete(self, key: str) -> None:
         """Remove a key; one that is not there is no error."""
         open_turn(self._instance, "storage.delete").changes[_checked(key)] = None
 
-    def clear(self) -> None:
+    def delete_all(self) -> None:
         """Remove everything that this object has stored."""
-        turn = open_turn(self._instance, "storage.clear")
+        turn = open_turn(self._instance, "storage.delete_all")
         turn.changes.clear()
         turn.clear = True
 
     async def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
         """The value of a key, or the default."""
-        found, encoded = self._pending(key)
+        found, encoded = self._pending(_checked(key))
         if found:
             await trio.lowlevel.checkpoint()
         else:
@@ -114,7 +122,7 @@ class ObjectStorage:
 
     async def get_many(self, keys: Iterable[str], *, type: Any = Any) -> dict[str, Any]:
         """The values of those keys that exist."""
-        wanted = list(dict.fromkeys(keys))
+        wanted = [_checked(key) for key in dict.fromkeys(keys)]
         decided = {key: value for key in wanted for found, value in (self._pending(key),) if found}
         missing = [key for key in wanted if key not in decided]
         stored: dict[str, bytes] = {}
@@ -178,6 +186,19 @@ def _reached(key: str, start: str | None, reverse: bool) -> bool:  # noqa: FBT00
 
 
 def _checked(key: str) -> str:
-    if not key or len(key.encode("utf-8", "surrogatepass")) > KEY_BYTES:
-        raise StorageError(f"a key has 1 to {KEY_BYTES} bytes, not {len(key)} characters")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise StorageError(f"the key {key[:80]!r} is no text: UTF-8 cannot write it") from None
+    if not key:
+        raise StorageError("a key is not empty")
+    if size > KEY_BYTES:
+        raise TooLarge("a key of the storage", KEY_BYTES)
     return key
+
+
+def _encoded(key: str, value: Any) -> bytes:
+    encoded = _encode(value)
+    if len(encoded) > VALUE_BYTES:
+        raise TooLarge(f"the stored value of {key[:80]!r}", VALUE_BYTES)
+    return encoded

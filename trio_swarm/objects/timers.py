@@ -21,12 +21,13 @@ TurnTaker = Callable[[Item], Awaitable[Any]]
 class TaskHandle:
     """A timer, feed or background task of an object. It ends with the object in any case."""
 
-    __slots__ = ("_scope", "kind", "name", "state")
+    __slots__ = ("_scope", "kind", "name", "state", "statistics")
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind  # every, after, feed, task
         self.name = name
         self.state = ""  # a feed's last status
+        self.statistics: Callable[[], Any] | None = None  # a feed's own, where it has any
         self._scope = trio.CancelScope()
 
     def __repr__(self) -> str:

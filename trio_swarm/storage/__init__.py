@@ -6,11 +6,13 @@ refuses every later commit of an incarnation whose commit failed, so that nothin
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from trio_swarm.errors import StorageError
+
+OBJECT_BYTES: Final = 64 * 1024 * 1024  # keys and values of one object: what it reads at its start fits into memory
 
 Owner = tuple[str, str]  # (kind, id)
 Done = Callable[[StorageError | None], None]

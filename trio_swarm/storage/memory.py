@@ -16,18 +16,20 @@ from trio_swarm.errors import StorageError
 from trio_swarm.settings import Limits
 from trio_swarm.storage import Commit, Done, Owner
 
-ENTRY_BYTES: Final = 150  # what a pair costs beside its key and value: two objects, a dict slot, a place in the order
+ENTRY_BYTES: Final = 200  # what a pair costs beside its key and value: two objects, a dict slot, a place in the order
 
 REFUSED: Final = 10_000  # incarnations remembered as broken; each restarts at once, so few are needed
 
 
 @attrs.frozen
 class MemoryStatistics:
-    """A moment of the store."""
+    """A moment of the store; `commits` and `refused` count from the beginning."""
 
     owners: int
     keys: int
     bytes: int
+    commits: int
+    refused: int
 
 
 @attrs.define(eq=False)
@@ -70,10 +72,15 @@ class MemoryStorage:
         self._refused: LRUCache[Owner, int] = LRUCache(REFUSED)  # the newest incarnation that had a commit refused
         self._bytes = 0
         self._clock_mark = 0
+        self._commits = 0
+        self._refusals = 0
 
     def submit(self, commit: Commit, done: Done) -> None:
         """See `Storage.submit`: the outcome is told at once."""
-        done(self._apply(commit))
+        error = self._apply(commit)
+        self._commits += error is None
+        self._refusals += error is not None
+        done(error)
 
     async def get_many(self, owner: Owner, keys: Sequence[str]) -> dict[str, bytes]:
         """See `Storage.get_many`."""
@@ -122,7 +129,8 @@ class MemoryStorage:
 
     def statistics(self) -> MemoryStatistics:
         """A moment of the store."""
-        return MemoryStatistics(len(self._owned), sum(len(owned.order) for owned in self._owned.values()), self._bytes)
+        keys = sum(len(owned.order) for owned in self._owned.values())
+        return MemoryStatistics(len(self._owned), keys, self._bytes, self._commits, self._refusals)
 
     def _apply(self, commit: Commit) -> StorageError | None:
         if commit.incarnation <= self._refused.get(commit.owner, 0):

@@ -14,6 +14,7 @@ moment in between. Every frame is in the hands of the operating system before th
 
 import os
 from collections.abc import Sequence
+from errno import EACCES
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
@@ -28,6 +29,7 @@ Direction = Literal["in", "out"]
 VERSION = 1
 CAPTURE_BYTES = 256 * MIB  # a capture is held in memory while it is played: an hour of Coinbase's ten products
 
+_EXISTS = "exists already; a recording does not overwrite"
 _HEAD_BYTES = 512  # more than any head but one with a very long URL, which is then written as it is
 
 
@@ -115,6 +117,22 @@ class Capture:
         return cls(head.name, head.url, tuple(frames), seconds, complete)
 
 
+def check_new(path: str | os.PathLike[str]) -> None:
+    """Refuse at once what `CaptureWriter` would refuse later; that one decides.
+
+    Raises:
+        InvalidCapture: there is a file already, or none can be made there.
+    """
+    file = os.fspath(path)
+    if os.path.lexists(file):
+        raise InvalidCapture(file, None, _EXISTS)
+    folder = Path(file).parent
+    if not folder.is_dir():
+        raise InvalidCapture(file, None, f"cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise InvalidCapture(file, None, f"cannot be written: {os.strerror(EACCES)}")
+
+
 class CaptureWriter:
     """Writes a capture to a new file, frame by frame. A context manager: its end completes the head.
 
@@ -132,7 +150,7 @@ class CaptureWriter:
         try:
             self._file: BinaryIO = Path(path).open("xb", buffering=0)  # noqa: SIM115 - closed by `close`
         except FileExistsError as error:
-            raise InvalidCapture(os.fspath(path), None, "exists already; a recording does not overwrite") from error
+            raise InvalidCapture(os.fspath(path), None, _EXISTS) from error
         except OSError as error:
             raise InvalidCapture(os.fspath(path), None, f"cannot be written: {error.strerror}") from error
         self._width = max(_HEAD_BYTES, len(self._head(complete=True)) + 40)

@@ -34,6 +34,7 @@ Deliver = Callable[[Any], Awaitable[None]]
 TellStatus = Callable[[FeedState, str | None], None]
 
 LOGGED_PER_CONNECTION = 5  # complaints and undecodable frames are all counted; a few of them show what is the matter
+_LOGGED_CHARACTERS = 200  # of what a feed said
 
 log = structlog.get_logger(__name__)
 
@@ -168,7 +169,7 @@ class WebSocketFeed:
             reason = await self._session(deliver, status)
             self._count.failures += 1
             retry = self._restarts.failed(trio.current_time())
-            log.info("feed ended", feed=self.name, reason=reason, down=retry.down, retry_s=round(retry.delay_s, 3))
+            log.warning("feed_lost", feed=self.name, reason=reason, down=retry.down, retry_s=round(retry.delay_s, 3))
             self._become("down" if retry.down else "connecting", reason, status)
             await trio.sleep(retry.delay_s)
 
@@ -200,6 +201,7 @@ class WebSocketFeed:
         self._count.connects += 1
         self._restarts.succeeded()
         self._become("live", None, status)
+        log.info("feed_live", feed=self.name, topics=len(self._wanted))
         while True:
             event = self._read(await connection.receive())
             if event is not None:
@@ -212,11 +214,13 @@ class WebSocketFeed:
             event = self._protocol.parse(frame)
         except ProtocolViolation as error:
             count.undecodable += 1
-            self._log("feed sent a frame that cannot be read", str(error))
+            if self._may_log():
+                log.warning("feed_frame_unreadable", feed=self.name, reason=str(error)[:_LOGGED_CHARACTERS])
             return None
         if isinstance(event, Notice):
             count.notices += 1
-            self._log("feed complains", event.text)
+            if self._may_log():
+                log.warning("feed_complained", feed=self.name, reason=event.text[:_LOGGED_CHARACTERS])
             return None
         if event is None:
             count.ignored += 1
@@ -260,7 +264,6 @@ class WebSocketFeed:
         self._count.last_byte_at = connection.last_byte_at
         self._count.last_pong_at = connection.last_pong_at or self._count.last_pong_at
 
-    def _log(self, what: str, reason: str) -> None:
-        if self._logged < LOGGED_PER_CONNECTION:
-            self._logged += 1
-            log.warning(what, feed=self.name, reason=reason[:200])
+    def _may_log(self) -> bool:
+        self._logged += 1
+        return self._logged <= LOGGED_PER_CONNECTION

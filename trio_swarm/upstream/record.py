@@ -7,7 +7,7 @@ import trio
 
 from trio_swarm.errors import FeedUnavailable
 from trio_swarm.settings import UpstreamSettings
-from trio_swarm.upstream.capture import CaptureWriter, Direction
+from trio_swarm.upstream.capture import CaptureWriter, Direction, check_new
 from trio_swarm.upstream.websocket import Connection, Opener, connect, open_stream
 
 
@@ -52,6 +52,7 @@ class Recorder:
             FeedUnavailable: the connection did not come up.
             InvalidCapture: the file exists, or cannot be written.
         """
+        check_new(self._path)
         async with connect(self._name, self._url, settings=self._settings, opener=self._opener) as connection:
             with CaptureWriter(self._path, name=self._name, url=self._url) as writer, trio.CancelScope() as scope:
                 if seconds is not None:

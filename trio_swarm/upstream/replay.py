@@ -59,7 +59,7 @@ class Replay:
                 if self._once:
                     nursery.cancel_scope.cancel()
         except* trio.BrokenResourceError:
-            log.info("a replay's client has gone")
+            log.info("replay_client_left")
         finally:
             self.connections -= 1
         return played

@@ -89,6 +89,6 @@ async def serve_stream(
                 await connection.close()
             nursery.cancel_scope.cancel()
     except* _PEERS_FAULT as errors:
-        log.info("a peer broke off", reason=repr(errors.exceptions[0]))
+        log.info("peer_broke_off", reason=repr(errors.exceptions[0]))
     finally:
         await trio.aclose_forcefully(stream)

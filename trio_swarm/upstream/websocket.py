@@ -17,7 +17,7 @@ A byte stream comes from an `Opener`; a test gives its own, and runs over memory
 import contextlib
 import functools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
@@ -27,10 +27,9 @@ import trio_websocket
 import wsproto.utilities
 
 from trio_swarm.errors import FeedUnavailable, SettingsError
-from trio_swarm.settings import KIB, MIB, UpstreamSettings
+from trio_swarm.settings import KIB, MIB, QUEUE_FRAMES, UpstreamSettings
 
 RECEIVE_BYTES = 256 * KIB  # the largest frame there was, 709 KB, comes in three reads and not in 170
-QUEUE_FRAMES = 16  # lets the reader see pongs while an object is busy; of 4 MiB each they are 64 MiB a feed
 FRAME_BYTES = 4 * MIB
 
 _ABNORMAL = 1006  # how trio-websocket says that nobody said goodbye
@@ -73,8 +72,8 @@ def parse_url(url: str, where: str = "url") -> Address:
     return Address(parts.hostname, port or _DEFAULT_PORTS[parts.scheme], resource, parts.scheme == "wss")
 
 
-async def open_stream(url: str) -> trio.abc.Stream:
-    """Open the byte stream to a URL's host: TCP, or TLS checked against the system's authorities.
+async def open_stream(url: str, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
+    """Open the byte stream to a URL's host: TCP, or TLS, checked as `tls` says, else against the system's authorities.
 
     Raises:
         OSError: nobody is there.
@@ -83,7 +82,9 @@ async def open_stream(url: str) -> trio.abc.Stream:
     address = parse_url(url)
     if not address.secure:
         return await trio.open_tcp_stream(address.host, address.port)
-    stream = await trio.open_ssl_over_tcp_stream(address.host, address.port, ssl_context=_tls(), https_compatible=True)
+    stream = await trio.open_ssl_over_tcp_stream(
+        address.host, address.port, ssl_context=tls or _tls(), https_compatible=True
+    )
     try:
         await stream.do_handshake()
     except BaseException:
@@ -125,8 +126,8 @@ class Connection:
         """
         try:
             frame: str | bytes = await self._websocket.get_message()
-        except trio_websocket.ConnectionClosed:
-            raise FeedUnavailable(self._name, self._why()) from None
+        except trio_websocket.ConnectionClosed as error:
+            raise FeedUnavailable(self._name, self._why()) from error
         return frame
 
     async def send(self, text: str) -> None:
@@ -156,12 +157,19 @@ class Connection:
         closed = self._websocket.closed
         if closed is None or closed.code == _ABNORMAL:
             return "the connection broke off"
-        return f"the feed closed with {closed.code}" + (f" ({closed.reason})" if closed.reason else "")
+        return f"{self._guard.peer} closed with {closed.code}" + (f" ({closed.reason})" if closed.reason else "")
 
 
 @contextlib.asynccontextmanager
 async def connect(
-    name: str, url: str, *, settings: UpstreamSettings, opener: Opener = open_stream, frame_bytes: int = FRAME_BYTES
+    name: str,
+    url: str,
+    *,
+    settings: UpstreamSettings,
+    opener: Opener = open_stream,
+    frame_bytes: int = FRAME_BYTES,
+    headers: Sequence[tuple[str, str]] = (),
+    peer: str = "the feed",
 ) -> AsyncIterator[Connection]:
     """Connect, for the time of the block; what the block raises comes out as it is.
 
@@ -174,31 +182,36 @@ async def connect(
         settings: the deadlines.
         opener: gives the byte stream; it is cancelled at the deadline.
         frame_bytes: a larger frame ends the connection.
+        headers: sent with the handshake, beside its own.
+        peer: what reasons call the other end.
 
     Raises:
-        FeedUnavailable: the connection did not come up, with the reason.
+        FeedUnavailable: the connection did not come up, with the reason; its cause is trio-websocket's own error where
+            the peer refused the handshake, as it is where the peer closes later.
     """
     address = parse_url(url)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         stream: _Watched | None = None
         websocket: Any = None
-        guard = _Guard(nursery)
+        guard = _Guard(nursery, peer)
         try:
             with trio.move_on_after(settings.connect_s) as scope:
-                stream = _Watched(await _open(name, opener, url), settings.dead_s)
+                stream = _Watched(await _open(name, opener, url), settings.dead_s, peer)
                 stream.on_end = guard.on_fault = scope.cancel
                 websocket = await trio_websocket.wrap_client_stream(
                     cast("Any", guard),
                     cast("Any", stream),
                     address.header,
                     address.resource,
+                    extra_headers=[(name.encode(), value.encode()) for name, value in headers],
                     message_queue_size=QUEUE_FRAMES,
                     max_message_size=frame_bytes,
                     receive_buffer_size=RECEIVE_BYTES,
                 )
             if stream is None or websocket is None:
-                raise FeedUnavailable(name, _why_not(stream, guard, settings.connect_s))  # noqa: TRY301 - see `failure`
+                why = _why_not(stream, guard, settings.connect_s)
+                raise FeedUnavailable(name, why) from guard.error  # noqa: TRY301 - see `failure`
             stream.on_end = guard.on_fault = None
             connection = Connection(name, nursery, stream, guard, websocket)
             nursery.start_soon(connection._ping, settings.ping_s)  # noqa: SLF001 - its maker
@@ -236,15 +249,17 @@ def _why_not(stream: "_Watched | None", guard: "_Guard", connect_s: float) -> st
     if guard.fault is not None:
         return guard.fault
     if stream is not None and stream.ended:
-        return "the feed hung up during the handshake"
+        return f"{guard.peer} hung up during the handshake"
     return f"no connection within {connect_s:g} s"
 
 
 class _Guard:
     """Stands where trio-websocket wants a nursery for its reader: what that raises is a reason, and crashes nothing."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, peer: str) -> None:
+        self.peer = peer
         self.fault: str | None = None
+        self.error: Exception | None = None
         self.on_fault: Callable[[], None] | None = None
         self._nursery = nursery
 
@@ -255,12 +270,13 @@ class _Guard:
         try:
             await reader()
         except trio_websocket.ConnectionRejected as error:
-            self._note(f"the feed refused with HTTP {error.status_code}")
+            self._note(f"{self.peer} refused with HTTP {error.status_code}", error)
         except Exception as error:  # noqa: BLE001 - whatever a peer can make the library raise
-            self._note(f"the feed broke the WebSocket protocol: {str(error) or type(error).__name__}")
+            self._note(f"{self.peer} broke the WebSocket protocol: {str(error) or type(error).__name__}", error)
 
-    def _note(self, fault: str) -> None:
+    def _note(self, fault: str, error: Exception) -> None:
         self.fault = fault
+        self.error = error
         if self.on_fault is not None:
             self.on_fault()
 
@@ -271,9 +287,10 @@ class _Watched(trio.abc.Stream):
     The watch begins with the first byte: until then, the deadline of the connect holds.
     """
 
-    def __init__(self, stream: trio.abc.Stream, dead_s: float) -> None:
+    def __init__(self, stream: trio.abc.Stream, dead_s: float, peer: str) -> None:
         self._stream = stream
         self._dead_s = dead_s
+        self._peer = peer
         self.fault: str | None = None
         self.ended = False
         self.last_byte_at: float | None = None
@@ -289,7 +306,7 @@ class _Watched(trio.abc.Stream):
                 self._end()
                 raise
         if scope.cancelled_caught:
-            self._die(f"the feed took nothing for {self._dead_s:g} s")
+            self._die(f"{self._peer} took nothing for {self._dead_s:g} s")
         if self.on_sent is not None:
             self.on_sent()
 
@@ -307,7 +324,7 @@ class _Watched(trio.abc.Stream):
                 self._end()
                 raise
         if data is None:
-            self._die(f"the feed was silent for {self._dead_s:g} s")
+            self._die(f"{self._peer} was silent for {self._dead_s:g} s")
         if not data:
             self._end()
         self.last_byte_at = trio.current_time()

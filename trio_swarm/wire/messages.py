@@ -9,6 +9,7 @@ Answers and events leave as bytes. An event's `data` is spliced in as it came: i
 `event_message` is also what SSE carries with `format=envelope`.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any
@@ -17,8 +18,11 @@ import msgspec
 
 from trio_swarm.errors import InvalidMessage, InvalidName
 from trio_swarm.wire.names import check_key, check_topic, check_type, split_stream
+from trio_swarm.wire.readable import why_unreadable
 
 MAX_MESSAGE_ID = 200  # characters: it is kept for 5 s to know a repeated message
+MAX_BATCH = 1_000  # subscriptions in one message, each with an answer several times its size
+_SURROGATE = re.compile(r"\\u[dD][89A-Fa-f]")
 _PREFIXES = 4_096  # of (stream, topic, type), about 300 bytes each: a busy server's topics, not all it ever had
 
 MessageId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MESSAGE_ID)]
@@ -48,13 +52,13 @@ class Unsubscription(msgspec.Struct, frozen=True):
 class Subscriptions(msgspec.Struct, frozen=True):
     """Several at once, done in order."""
 
-    subscriptions: Annotated[tuple[Subscription, ...], msgspec.Meta(min_length=1)]
+    subscriptions: Annotated[tuple[Subscription, ...], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class Unsubscriptions(msgspec.Struct, frozen=True):
     """Several at once, done in order."""
 
-    subscriptions: Annotated[tuple[Unsubscription, ...], msgspec.Meta(min_length=1)]
+    subscriptions: Annotated[tuple[Unsubscription, ...], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +162,8 @@ class _Envelope(msgspec.Struct):
 _decode_message = msgspec.json.Decoder(ClientMessage).decode
 _decode_publication = msgspec.json.Decoder(Publication).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_any = msgspec.json.Decoder().decode
+_decode_nothing = msgspec.json.Decoder(msgspec.Raw).decode  # only reads over it
 _encode = msgspec.json.Encoder().encode
 
 
@@ -168,11 +174,13 @@ def parse(text: str | bytes) -> ClientMessage:
         InvalidMessage: it cannot be taken; see the module.
     """
     try:
-        message: ClientMessage = _decode_message(_text(text))
+        text = _text(text)
+        message: ClientMessage = _decode_message(text)
     except InvalidName as error:
         raise InvalidMessage(str(error), _message_id(text), error.code) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise _explained(text, error) from error
+    _refuse_unreadable(text, message.message_id)
     return message
 
 
@@ -183,14 +191,31 @@ def parse_publication(text: str | bytes) -> Publication:
         InvalidMessage: it cannot be taken.
     """
     try:
-        publication: Publication = _decode_publication(_text(text))
+        text = _text(text)
+        publication: Publication = _decode_publication(text)
     except InvalidName as error:
         raise InvalidMessage(str(error), _message_id(text), error.code) from error
     except msgspec.ValidationError as error:
-        raise InvalidMessage(_sentence(error), _message_id(text)) from error
+        raise _broken(text) or InvalidMessage(_sentence(error), _message_id(text)) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _not_json(error) from error
+        raise _not_json(text, error) from error
+    _refuse_unreadable(text, publication.message_id)
     return publication
+
+
+def parse_arguments(text: str | bytes) -> Any:
+    """Read the arguments of an HTTP call.
+
+    Raises:
+        InvalidMessage: they are not JSON, or not such as every reader could take.
+    """
+    try:
+        text = _text(text)
+        arguments = _decode_any(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _not_json(text, error) from error
+    _refuse_unreadable(text, None)
+    return arguments
 
 
 def _check(stream: str, topics: tuple[str, ...] | None) -> None:
@@ -222,7 +247,10 @@ def _message_id(text: str | bytes) -> str | None:
 
 def _explained(text: str | bytes, error: Exception) -> InvalidMessage:
     if not isinstance(error, msgspec.ValidationError):
-        return _not_json(error)
+        return _not_json(text, error)
+    broken = _broken(text)
+    if broken is not None:
+        return broken
     found = _envelope(text).type
     message_id = _message_id(text)
     if isinstance(found, str) and found not in _TYPES:
@@ -231,17 +259,36 @@ def _explained(text: str | bytes, error: Exception) -> InvalidMessage:
     return InvalidMessage(_sentence(error), message_id)
 
 
+def _broken(text: str | bytes) -> InvalidMessage | None:
+    """Why this is not JSON, which may show only behind the place where the reader stopped; None where it is."""
+    try:
+        _decode_nothing(_text(text))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return _not_json(text, error)
+    return None
+
+
 def _sentence(error: msgspec.ValidationError) -> str:
     """The words of msgspec say what was expected and where."""
     return f"the message is not as expected: {error}"
 
 
-def _not_json(error: Exception) -> InvalidMessage:
+def _refuse_unreadable(text: str, message_id: str | None) -> None:
+    reason = why_unreadable(text)
+    if reason is not None:
+        raise InvalidMessage(reason, message_id, "invalid_json")
+
+
+def _not_json(text: str | bytes, error: Exception) -> InvalidMessage:
     if isinstance(error, RecursionError):
-        return InvalidMessage("the JSON is nested too deeply", None, "invalid_json")
-    if isinstance(error, UnicodeError):
-        return InvalidMessage("the text is not valid Unicode", None, "invalid_json")
-    return InvalidMessage(f"this is not JSON: {error}", None, "invalid_json")
+        reason = "the JSON is nested too deeply"
+    elif isinstance(error, UnicodeError):
+        reason = "the text is not valid Unicode"
+    elif isinstance(text, str) and _SURROGATE.search(text) is not None:
+        reason = "this is not JSON, or half of a surrogate pair stands alone in it"  # of which msgspec says "truncated"
+    else:
+        reason = f"this is not JSON: {error}"
+    return InvalidMessage(reason, None, "invalid_json")
 
 
 # -- what the server says

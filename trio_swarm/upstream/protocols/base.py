@@ -39,6 +39,11 @@ class FeedEvent:
     key: str | None = None
     sequence: int | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes: a lane holds few large ones."""
+        return len(self.data)
+
     def decode(self) -> Any:
         """The frame as Python values, for objects that look inside."""
         return msgspec.json.decode(self.data)

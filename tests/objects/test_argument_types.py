@@ -1,0 +1,71 @@
+"""Arguments from outside have the types that annotations name, where these are JSON's."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from trio_swarm.errors import InvalidArguments
+from trio_swarm.objects.durable import DurableObject, exposed
+from trio_swarm.objects.methods import Methods
+
+if TYPE_CHECKING:
+    from nowhere import Unknown
+
+
+class Money:
+    """An author's own type."""
+
+
+class Game(DurableObject):
+    @exposed
+    async def bet(
+        self, on: str, stakes: list[float], *, odds: float | None = None, side: Literal["home", "away"] = "home"
+    ):
+        """Typed throughout."""
+
+    @exposed
+    async def loose(self, anything, more: Any, money: Money = Money(), *rest: int, **options: int):  # noqa: B008
+        """Of what is not JSON's nothing is known."""
+
+    @exposed
+    async def unread(self, number: int, unknown: "Unknown"):
+        """Annotations that only a type checker can read."""
+
+
+METHODS = Methods(Game)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        (["a", [1.5, 2]], {}),
+        (["a", []], {"odds": None, "side": "away"}),
+        (["a", [1]], {"odds": 3}),
+    ],
+)
+def test_arguments_that_fit(args, kwargs):
+    """A whole number is a float."""
+    assert METHODS.outside("bet", args, kwargs).name == "bet"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"),
+    [
+        ([1, []], {}, "`on`: Expected `str`, got `int`"),
+        (["a", ["x"]], {}, "`stakes`: Expected `float`, got `str`"),
+        (["a", []], {"odds": "1"}, "`odds`: Expected `float | null`, got `str`"),
+        (["a", []], {"side": "left"}, "`side`: Invalid enum value 'left'"),
+        (["a", None], {}, "`stakes`: Expected `array`, got `null`"),
+    ],
+)
+def test_arguments_of_a_wrong_type(args, kwargs, words):
+    """The error names the argument."""
+    with pytest.raises(InvalidArguments) as raised:
+        METHODS.outside("bet", args, kwargs)
+    assert raised.value.reason.startswith(words)
+
+
+def test_what_cannot_be_checked_is_the_authors():
+    """No annotation, `Any`, a class of the author's, `*args`, names that do not exist at run time."""
+    assert METHODS.outside("loose", [1, "2", {"amount": 1}, "x"], {"y": "z"}).name == "loose"
+    assert METHODS.outside("unread", ["x", 1], {}).name == "unread"

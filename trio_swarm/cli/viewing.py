@@ -1,0 +1,110 @@
+"""A viewer at a service's control socket: finds it, asks, reads lines."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from trio_swarm.cli.figures import Look
+from trio_swarm.edge.listeners import is_loopback
+from trio_swarm.errors import ServiceUnavailable, SettingsError
+from trio_swarm.health.control import SUFFIX, find_folder, find_sockets
+
+PATIENCE_S: Final = 10.0  # a service that turns its loop answers in milliseconds
+
+_WHERE: Final = "top"
+
+
+def find_socket(asked: str | None) -> Path:
+    """The socket of the service that was meant: by its port, its URL, the socket's path, or as the only one there is.
+
+    Raises:
+        SettingsError: there is none, there are several, or it cannot be seen from here.
+    """
+    if asked is None:
+        found = find_sockets(os.environ)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            folder = find_folder(os.environ)
+            raise SettingsError(
+                _WHERE, f"no service of this user is running ({folder} has no socket that answers); say where it is"
+            )
+        ports = ", ".join(path.name.removesuffix(SUFFIX) for path in found)
+        raise SettingsError(_WHERE, f"several services are running; say which: {ports}")
+    if asked.isascii() and asked.isdigit():
+        return find_folder(os.environ) / f"{asked}{SUFFIX}"
+    if "://" in asked:
+        return _of_url(asked)
+    return Path(asked)
+
+
+def _of_url(url: str) -> Path:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError as error:
+        raise SettingsError(_WHERE, f"{url!r} is not a URL: {error}") from error
+    if port is None or parts.hostname is None:
+        raise SettingsError(_WHERE, f"{url!r} is not a URL of a service: give http://127.0.0.1:8000")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if not is_loopback(f"{host}:{port}"):
+        raise SettingsError(_WHERE, f"{parts.hostname} is another machine: call `top` there")
+    return find_folder(os.environ) / f"{port}{SUFFIX}"
+
+
+class Viewer:
+    """Connected; a context manager that leaves.
+
+    Raises:
+        SettingsError: nobody answers there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(PATIENCE_S)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise SettingsError(_WHERE, f"no service answers on {path}: {error.strerror or error}") from error
+        self._lines = self._socket.makefile("rb")
+        self._read()  # the one that comes unasked
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def look(self) -> Look:
+        """Ask for the figures of this moment.
+
+        Raises:
+            ServiceUnavailable: the service has ended, or does not turn its loop.
+        """
+        try:
+            self._socket.sendall(b"\n")
+        except OSError as error:
+            raise ServiceUnavailable("the service has ended") from error
+        return self._read()
+
+    def _read(self) -> Look:
+        try:
+            line = self._lines.readline()
+        except TimeoutError as error:
+            raise ServiceUnavailable(f"the service has not answered for {PATIENCE_S:g} s") from error
+        except OSError as error:
+            raise ServiceUnavailable("the service has ended") from error
+        if not line.endswith(b"\n"):
+            raise ServiceUnavailable("the service has ended")
+        told = json.loads(line)
+        if "error" in told:
+            raise ServiceUnavailable(told["error"])
+        return Look(told)

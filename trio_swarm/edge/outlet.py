@@ -1,0 +1,118 @@
+"""The socket below a connection, as the host writes to it: like Trio's stream, but headway shows.
+
+Trio's `send_all` tells nothing until all is out. This one says each time that the kernel took some, and looks now and
+then at how much of the rest the peer has acknowledged; the limits are the connection's (headway.py). TLS stands on it
+too, so that an encrypted client is judged as any other, for what the TLS layer writes of its own accord as well.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, final
+
+import trio
+
+from trio_swarm.edge.headway import Writes, unacknowledged
+
+
+def find_send(sock: trio.socket.SocketType) -> Callable[[bytes | memoryview], int]:
+    """Find a `send` that does not wait: of the socket below Trio's if it is where it used to be, else by number."""
+    below = getattr(sock, "_sock", None)
+    if isinstance(below, socket.socket):
+        return below.send
+    return lambda data: os.write(sock.fileno(), data)
+
+
+def with_outlet(stream: Any, send_now: Callable[[bytes | memoryview], int], writes: Writes, look_s: float) -> Any:
+    """Put an outlet under what a listener gave us: in the place of a bare stream, and below TLS."""
+    if not isinstance(stream, trio.SSLStream):
+        return Outlet(stream, send_now, writes, look_s)
+    below: Any = stream
+    below.transport_stream = Outlet(below.transport_stream, send_now, writes, look_s)
+    return stream
+
+
+async def shake_hands(stream: Any, seconds: float) -> bool:
+    """Do the TLS handshake; False where it took too long.
+
+    Raises:
+        trio.BrokenResourceError: it failed.
+    """
+    # Under a plain `hypercorn` the context is not ours; it is asked for its protocols only now.
+    stream.context.set_alpn_protocols(["http/1.1"])
+    with trio.move_on_after(seconds) as patience:
+        await stream.do_handshake()
+    return not patience.cancelled_caught
+
+
+@final
+class Outlet(trio.abc.Stream):
+    """See the module.
+
+    Args:
+        below: Trio's stream, for everything but `send_all`.
+        send_now: like `socket.send`, without waiting.
+        writes: told of each headway, and when the socket is full.
+        look_s: the pause between two looks at what was acknowledged.
+    """
+
+    __slots__ = ("_below", "_look_s", "_send_now", "_writes")
+
+    def __init__(
+        self,
+        below: trio.SocketStream,
+        send_now: Callable[[bytes | memoryview], int],
+        writes: Writes,
+        look_s: float,
+    ) -> None:
+        self._below = below
+        self._send_now = send_now
+        self._writes = writes
+        self._look_s = look_s
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Write all of it. Cancelled: some of it is out.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: the socket was closed here, meanwhile.
+        """
+        await trio.lowlevel.checkpoint()
+        rest = memoryview(data)
+        while rest:
+            try:
+                sent = self._send_now(rest)
+            except BlockingIOError:
+                await self._wait_writable()
+            except OSError as error:
+                raise trio.BrokenResourceError("the peer is gone") from error
+            else:
+                rest = rest[sent:]
+                self._writes.moved()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._below.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See `trio.abc.ReceiveStream`."""
+        return await self._below.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """See `trio.abc.AsyncResource`."""
+        await self._below.aclose()
+
+    async def _wait_writable(self) -> None:
+        owed = unacknowledged(self._below.socket.fileno())
+        self._writes.blocked(owed or 0)
+        while True:
+            with trio.move_on_after(self._look_s):
+                try:
+                    await trio.lowlevel.wait_writable(self._below.socket)
+                except (OSError, ValueError) as error:
+                    raise trio.BrokenResourceError("the socket cannot be waited for") from error
+                return
+            left = unacknowledged(self._below.socket.fileno())
+            if left is not None and owed is not None and left < owed:
+                self._writes.moved()
+            owed = left

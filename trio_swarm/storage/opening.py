@@ -1,0 +1,31 @@
+"""From the setting `store` to a store."""
+
+import re
+from typing import Final
+
+from trio_swarm.errors import SettingsError, StorageError
+from trio_swarm.settings import Limits
+from trio_swarm.storage import Storage
+from trio_swarm.storage.memory import MemoryStorage
+from trio_swarm.storage.sqlite import SqliteStorage
+
+MEMORY: Final = "memory:"
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of what is no path; a path may say ./a:b
+
+
+async def open_storage(store: str, limits: Limits) -> Storage:
+    """Open what the setting names: `memory:`, or the path of an SQLite file, which is made if it is not there.
+
+    Raises:
+        SettingsError: this version does not know such a store, or the file cannot be used; it says why.
+    """
+    if store == MEMORY:
+        return MemoryStorage(limits.memory_store_bytes)
+    if not store or _SCHEME.match(store):
+        raise SettingsError(
+            "store", f"{store!r} is not a store this version knows: give {MEMORY} or the path of a file"
+        )
+    try:
+        return await SqliteStorage.open(store)
+    except StorageError as error:
+        raise SettingsError("store", error.reason) from error

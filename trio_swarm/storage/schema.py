@@ -1,0 +1,176 @@
+"""The file of the SQLite store: its tables, its version, and what must hold before anybody writes into it.
+
+One process owns a store: the objects in it live there, and a second set of them would overwrite what the first one
+knows. So an owner holds a lock on a file beside it, which the kernel takes back from a process that dies. Reading
+needs no lock: who lists or copies a store does so beside its owner.
+
+`synchronous=FULL`: with NORMAL the last commits before a power cut can be gone, although they were acknowledged. WAL:
+readers see the last commit and never wait for the writer.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from trio_swarm.errors import StorageError
+
+APPLICATION: Final = 0x7472_7377  # "trsw" in the file's header: this is a store of ours
+BUSY_S: Final = 5.0  # for somebody's shell that holds a lock; a batch waits this long, then fails
+WAL_BYTES: Final = 64 * 1024 * 1024  # what the log shrinks to after a burst
+
+# Each brings a store from the version of its place to the next one, in one transaction. None is ever changed.
+MIGRATIONS: Final[tuple[Sequence[str], ...]] = (
+    (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID, STRICT",
+        """CREATE TABLE object (
+            number INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, bytes INTEGER NOT NULL, UNIQUE (kind, id)
+        ) STRICT""",
+        """CREATE TABLE pair (
+            object INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (object, key)
+        ) WITHOUT ROWID, STRICT""",
+    ),
+)
+VERSION: Final = len(MIGRATIONS)
+
+
+class Ownership:
+    """The right to write into a store, held from its making to `release`.
+
+    Raises:
+        StorageError: another process has it, or there is no place for the lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        lock = path.with_name(f"{path.name}.lock")
+        try:
+            self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._fd, 20).decode(errors="replace").strip() or "unknown"
+            os.close(self._fd)
+            reason = f"{path} is in use by another process ({holder}); a store has one owner"
+            raise StorageError(reason) from error
+        os.truncate(self._fd, 0)
+        os.write(self._fd, b"%d\n" % os.getpid())
+
+    def release(self) -> None:
+        """Let the next one have it. Idempotent. The file stays: to remove it would give the right to two."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def open_writer(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
+    """Open the store for its owner: made if it is not there, brought to the present version if it is older.
+
+    Raises:
+        StorageError: it cannot be opened, is something else, is damaged, or comes from a newer version.
+    """
+    try:
+        connection = _connect(path, "rwc")
+        with _closed_on_error(connection):
+            check_version(connection, path)
+            if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+                raise StorageError(f"{path} cannot be used: its file system has no shared memory for SQLite's log")
+            connection.execute(f"PRAGMA synchronous={synchronous}")
+            connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
+            _migrate(connection)
+    except sqlite3.Error as error:
+        raise StorageError(explain(error, path)) from error
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a store of the present version to read from, beside its owner.
+
+    Raises:
+        StorageError: as `open_writer`; and there is none.
+    """
+    try:
+        connection = _connect(path, "rw")  # a reader writes into the log's shared memory
+        with _closed_on_error(connection):
+            connection.execute("PRAGMA query_only=ON")
+            found = check_version(connection, path)
+            if found < VERSION:
+                raise StorageError(
+                    f"{path} is of version {found}, and this reads {VERSION}: serve it once to bring it there"
+                )
+    except sqlite3.Error as error:
+        raise StorageError(explain(error, path)) from error
+    return connection
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of a store; 0 of one that is new and empty.
+
+    Raises:
+        StorageError: it is no store, or of a version still to come.
+    """
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    mark: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    if mark != APPLICATION and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise StorageError(f"{path} is a database of something else; give another file")
+    if found > VERSION:
+        raise StorageError(f"{path} is of version {found}, and this trio_swarm knows {VERSION}: it is too old for it")
+    return found
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    # Statements are committed by hand; each connection is used by one thread at a time.
+    return sqlite3.connect(
+        f"file:{quote(os.fspath(path))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    for statements in MIGRATIONS[found:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id={APPLICATION}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
+    connection.execute("COMMIT")
+
+
+_SENTENCES: Final = {
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_BUSY": "another program holds a lock on it",
+    "SQLITE_LOCKED": "another program holds a lock on it",
+    "SQLITE_READONLY": "it may only be read",
+    "SQLITE_CORRUPT": "it is damaged: restore a backup, or look at it with `trio-swarm check`",
+    "SQLITE_NOTADB": "it is not an SQLite file",
+    "SQLITE_CANTOPEN": "it cannot be opened",
+    "SQLITE_IOERR": "the disk does not do what it is asked",
+    "SQLITE_TOOBIG": "SQLite takes no value of this size",
+}
+
+
+def explain(error: sqlite3.Error, path: Path) -> str:
+    """A sentence for what SQLite says."""
+    name = getattr(error, "sqlite_errorname", "")
+    for prefix, sentence in _SENTENCES.items():
+        if name.startswith(prefix):
+            return f"{path}: {sentence}"
+    return f"{path}: {error}"
