@@ -34,7 +34,7 @@
     |   `-- ProtocolViolation  bytes that its protocol does not allow
     |-- StorageError           the store did not take or give what was asked
     |-- SettingsError          the operator's settings do not add up
-    `-- HostError              the ASGI host is not what `edge/worker.py` was written for
+    `-- HostError              the ASGI host is not one that we know, or does not do as ASGI says
 
 `Restart` stands apart: author code raises it to have its object restarted from storage.
 """
@@ -463,7 +463,7 @@ class SettingsError(SwarmError):
 
 @attrs.define(auto_exc=True, str=False)
 class HostError(SwarmError):
-    """The ASGI host's inside is not what the connection class was written for."""
+    """The ASGI host runs without Trio, handles the lifespan wrongly, or is inside not what our connections know."""
 
     code = "host"
     reason: str

@@ -26,7 +26,7 @@ from trio_swarm.health.budget import make_budget
 from trio_swarm.health.statistics import ServiceStatistics, Sources
 from trio_swarm.journal.clock import IdClock
 from trio_swarm.live.channel import Channel
-from trio_swarm.live.swarm_hub import hub_class
+from trio_swarm.live.swarm_hub import SwarmHub, hub_class
 from trio_swarm.objects.directory import Directory
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.objects.reference import Reference
@@ -56,8 +56,8 @@ class Swarm:
         self.streams = streams
         self.storage = storage
         self.clients: Callable[[], list[dict[str, Any]]] | None = None  # set by whoever serves clients from outside
-        served = directory.kinds.values()
-        self._budget = make_budget(settings, [kind.journal for kind in served if kind.name not in {"channel", "hub"}])
+        served, shipped = directory.kinds.values(), {Channel.kind, SwarmHub.kind}  # the budget counts these itself
+        self._budget = make_budget(settings, [kind.journal for kind in served if kind.name not in shipped])
         self.sources = Sources(trio.current_time)  # whoever serves clients adds its own
         self.sources.add("streams", streams.statistics)
         self.sources.add("directory", directory.statistics)
@@ -133,15 +133,15 @@ async def open_swarm(
     What the body raises comes out as it is; a fault of the runtime's own comes out in an exception group.
     """
     settings = settings or Settings()
-    store = storage or await open_storage(settings.store, settings.limits)
     rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
     kinds = [*objects]
     names = {cls.kind for cls in kinds}
     if Channel.kind not in names:
         kinds.append(Channel)
-    if settings.feed and "hub" not in names:
+    if settings.feed and SwarmHub.kind not in names:
         kinds.append(hub_class(settings.feed, settings.upstream, settings.limits, grace_s=settings.objects.grace_s))
     raised: BaseException | None = None
+    store = storage or await open_storage(settings.store, settings.limits)  # last: from here on it is closed
     try:
         clock = IdClock(lambda: time.time_ns() // 1_000_000, await store.clock_mark())
         await _reserve(clock, store)

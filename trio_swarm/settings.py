@@ -16,14 +16,22 @@ MIB = 1024 * KIB
 
 RANGE_BYTES = 64 * KIB  # one write of replay: large enough to amortise a system call, small enough to share and to hold
 
+MEMORY: Final = "memory:"  # the store that ends with its process
+
 # Bounds that nobody need set; they stand here because what is bounded is counted (health/budget.py), wherever it is.
-REPEAT_ENTRIES: Final = 5_000  # answers to WebSocket messages, kept for 5 s for whoever repeats one
+REPEAT_S: Final = 5.0  # R32: so long it is known what was done under a message id; the client's `publish` counts on it
+REPEAT_ENTRIES: Final = 5_000  # answers to WebSocket messages, kept for `REPEAT_S` for whoever repeats one
 REPEAT_BYTES: Final = 4 * KIB  # of one of them: 20 MiB in all; a repeat of a larger one is told that it was done
 REPEATS: Final = 5_000  # publications of whoever repeats one, kept likewise
 BLANK_JOURNALS: Final = 1_000  # 3 KB each; their clients come back to "nothing missed" rather than to a gap
 QUEUE_FRAMES: Final = 16  # lets a feed's reader see pongs while an object is busy; of 4 MiB each they are 64 MiB a feed
 LARGE_MESSAGE_BYTES: Final = 64 * KIB  # of a feed: a larger one is alone in its lane, or 256 of 4 MiB would be there
 SPARE_CONNECTIONS: Final = 0.1  # of the limit, for short requests: at the limit the edge still has to say so
+FEED_TOPICS: Final = 10_000  # whose last number a feed remembers: as many as one journal holds
+PREFIXES: Final = 4_096  # of (stream, topic, type), encoded: a busy server's topics, not all it ever had
+STEPS_A_PASS: Final = 256  # encoded ranges remembered within a pass of the broadcaster: 16 MiB at most
+REFUSED_LIVES: Final = 10_000  # incarnations a store remembers as broken; each restarts at once, so few are needed
+OBJECTS_KNOWN: Final = 10_000  # whose row number and size SQLite's writer remembers
 VIEWERS: Final = 8  # of the control socket: a few terminals, and a script that forgot to close
 
 
@@ -74,7 +82,7 @@ class StallSettings:
 class LivenessSettings:
     """How silence is noticed, towards clients."""
 
-    ping_s: float = 10.0
+    ping_s: float = 10.0  # R5; well within the 60 s after which the usual proxies give up a quiet connection
     dead_s: float = 30.0  # three pings unanswered (R5)
     header_s: float = 10.0  # a request's head must be whole by then: nobody types it by hand
     body_s: float = 20.0  # a body of at most 1 MiB, or one WebSocket message
@@ -82,7 +90,7 @@ class LivenessSettings:
     closing_s: float = 2.0  # for the peer, after a goodbye of either side: a few round trips; within `shutdown_s`
     shutdown_s: float = 5.0  # R39: everything is over by then
     retry_min_s: float = 1.0  # clients come back spread over this span after a shutdown
-    retry_max_s: float = 10.0
+    retry_max_s: float = 10.0  # ten thousand clients are then about 1,100 a second
 
 
 @attrs.frozen
@@ -97,8 +105,8 @@ class ObjectSettings:
     commits_in_flight: int = 64  # turns whose commit is under way; the next turn waits
     crashes: int = 3  # within `crash_window_s`; the next crash makes the object `failed`
     crash_window_s: float = 60.0
-    backoff_initial_s: float = 1.0
-    backoff_max_s: float = 30.0
+    backoff_initial_s: float = 1.0  # doubled with each crash, and jittered
+    backoff_max_s: float = 30.0  # and between two probes of a failed one
     stop_s: float = 2.0  # an author's `stop`, and then the last commits; both fit into `liveness.shutdown_s`
     tasks: int = 1_000  # timers, feeds and background tasks of one object
 
@@ -108,8 +116,8 @@ class UpstreamSettings:
     """One supervised feed."""
 
     connect_s: float = 30.0  # R3
-    ping_s: float = 10.0
-    dead_s: float = 30.0
+    ping_s: float = 10.0  # to a feed as to clients
+    dead_s: float = 30.0  # three pings unanswered; it counts every byte, so a feed that streams needs no pong
     close_s: float = 1.0  # the closing handshake of a peer that may be gone
     quick_restarts: int = 3  # within `window_s`; then `down`, and a probe every `backoff_max_s`
     window_s: float = 60.0
@@ -126,9 +134,7 @@ class FeedSettings:
     protocol: str = "jsonfeed"
     topics: tuple[str, ...] = ()  # fixed: connect at start and stay; empty: on demand
     channels: tuple[str, ...] = ()
-    subscribe: str = (
-        ""  # the text sent to subscribe; `{topic}` stands for one topic, `{topics}` for a JSON list of them
-    )
+    subscribe: str = ""  # the text to send; `{topic}` stands for one topic, `{topics}` for a JSON list of them
     unsubscribe: str = ""
     topic_path: str = ""  # dotted path into a frame, such as `data.0.symbol`
     key_path: str = ""
@@ -146,7 +152,7 @@ class Settings:
 
     bind: str = "127.0.0.1:8000"
     open: bool = False  # serve beyond loopback although nobody is asked who they are
-    store: str = "memory:"
+    store: str = MEMORY
     control: str = "auto"  # where `top` looks: a socket's path, `off`, or `auto` (a command's own choice)
     certfile: str = ""  # a chain in PEM, and its key: `serve` then speaks TLS; both, or neither
     keyfile: str = ""

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 import attrs
 import pytest
+import structlog
 import trio
 from edge_service import PATIENCE_S, open_service, quick, until
 from test_edge_websocket import closing_code, masked, raw_websocket
@@ -181,3 +182,16 @@ async def test_to_abort_twice_is_to_abort_once():
         client.abort("test")
         service.edge.clients.leave(client)
         assert service.swarm.streams.get("room/a").subscribers == 0
+
+
+async def test_two_closes_at_once_are_one():
+    """Messages that cannot be read and the client's own close in one piece: whoever is first, nothing is logged."""
+    with structlog.testing.capture_logs() as log:
+        async with open_service() as service:
+            for count in range(10, 40):
+                async with await raw_websocket(service) as stream:
+                    await stream.send_all(masked(1, b"nonsense") * count + masked(8, b"\x03\xe8"))
+                    with trio.fail_after(PATIENCE_S):
+                        assert await closing_code(stream) in {1000, 4500}
+            await until(lambda: len(service.edge.clients) == 0)
+    assert [] == [entry for entry in log if entry["log_level"] == "error"]

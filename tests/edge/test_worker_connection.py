@@ -358,6 +358,33 @@ async def test_an_answer_before_the_body_reaches_its_client_and_ends_the_connect
         assert await read_to_end(stream) == b""
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["before the answer", "inside the answer"])
+async def test_a_request_that_breaks_off_does_not_tear_its_answer(begun):
+    """A chunk that is none is refused in one piece, whatever the application says then; an answer begun comes whole."""
+    proceed = trio.Event()
+
+    async def answers(app, scope, receive, send):
+        if not begun:
+            await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await proceed.wait()
+        await send({"type": "http.response.body", "body": b"told"})
+
+    async with served(App(answers)) as server, await connect(server.port) as stream:
+        await stream.send_all(b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+        head = await read_until(stream, b"\r\n\r\n") if begun else b""
+        await stream.send_all(b"no chunk\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        proceed.set()
+        answer = head + await read_to_end(stream)
+    if begun:
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b"\r\n\r\ntold")
+    else:
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.endswith(b'"}}')
+
+
 @pytest.mark.parametrize(
     ("frame", "code"),
     [

@@ -9,7 +9,7 @@ from hypercorn.trio import tcp_server
 from structlog.testing import capture_logs
 
 from trio_swarm.edge import worker
-from trio_swarm.edge.listeners import NOTSENT_BYTES, is_loopback, open_listeners, parse_bind, tune, tuned
+from trio_swarm.edge.listeners import NOTSENT_BYTES, is_loopback, join_address, open_listeners, parse_bind, tune, tuned
 from trio_swarm.edge.outlet import find_send
 from trio_swarm.edge.worker import check_host, install, make_config, make_connection_class
 from trio_swarm.errors import HostError, SettingsError
@@ -80,6 +80,7 @@ def test_hypercorns_configuration_has_our_limits_and_leaves_the_original_alone()
 def test_a_bind_is_a_host_and_a_port(bind, host, port):
     """IPv6 addresses stand in brackets."""
     assert parse_bind(bind) == (host, port)
+    assert join_address(host, port) == bind
     assert is_loopback(bind)
 
 

@@ -18,9 +18,6 @@ def test_sources_and_their_plain_data():
     sources = Sources(lambda: now)
     sources.add("one", lambda: Inner({("get", 200): 3}))
     sources.add("two", lambda: (Inner({}), Inner({"a": 1})))
-    sources.add("gone", lambda: 1)
-    sources.remove("gone")
-    sources.remove("gone")
     now = 102.5
     told = json.loads(json.dumps(sources.gather().plain()))
     assert told.pop("process")["rss_bytes"] > 1_000_000

@@ -1,5 +1,6 @@
 """The SQLite store against a plain dict, and what it does when a commit, a batch or the whole file is refused."""
 
+import fcntl
 import os
 import sqlite3
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from trio_swarm.errors import SettingsError, StorageError
 from trio_swarm.settings import Limits
 from trio_swarm.storage import Commit
 from trio_swarm.storage.opening import open_storage
-from trio_swarm.storage.schema import VERSION
+from trio_swarm.storage.schema import VERSION, Ownership
 from trio_swarm.storage.sqlite import SqliteStorage
 
 KEYS = st.text("aé\U0010ffff\0", min_size=1, max_size=2)
@@ -237,6 +238,31 @@ async def test_a_store_has_one_owner(tmp_path):
             await SqliteStorage.open(path)
     async with opened(path):
         pass
+    assert [] == list(tmp_path.glob("*.lock"))
+
+
+async def test_a_lock_whose_file_has_gone_is_no_lock(tmp_path, monkeypatch):
+    """Who got the lock of an owner that left meanwhile, and took the file with it, tries again: never are there two."""
+    path = tmp_path / "swarm.db"
+    left = Ownership(path)
+    opened_files = []
+    real = Ownership._open
+
+    def late(self, path):
+        fd = os.open(self._lock, os.O_RDWR) if not opened_files else None
+        opened_files.append(fd)
+        if fd is None:
+            return real(self, path)
+        left.release()  # between the opening and the lock
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+
+    monkeypatch.setattr(Ownership, "_open", late)
+    owner = Ownership(path)
+    assert 2 == len(opened_files)
+    with pytest.raises(StorageError, match="in use"):
+        real(owner, path)
+    owner.release()
 
 
 async def test_a_closed_store_says_so(tmp_path):
@@ -280,7 +306,7 @@ def _newer(path):
         (lambda path: _write(path, b"not a database, but a text of some length" * 40), "is not an SQLite file"),
         (_other_database, "is a database of something else"),
         (_newer, f"is of version {VERSION + 1}, and this trio_swarm knows {VERSION}"),
-        (lambda path: path.mkdir(), "cannot be opened"),
+        (lambda path: path.mkdir(), "is a folder: give a file"),
     ],
     ids=["no database", "another's", "newer", "a folder"],
 )
@@ -295,6 +321,7 @@ async def test_what_is_no_store_is_refused_and_left_alone(tmp_path, prepare, sen
         assert "store" == caught.value.where
         assert str(path) in str(caught.value)
     assert before == (path.read_bytes() if path.is_file() else None)
+    assert [path] == list(tmp_path.iterdir())
 
 
 async def test_a_store_that_nobody_knows_is_refused():
@@ -302,5 +329,8 @@ async def test_a_store_that_nobody_knows_is_refused():
     for store in ("", "redis://localhost", "nosuch:", "sqlite:x"):
         with pytest.raises(SettingsError, match=r"give memory: or the path of a file"):
             await open_storage(store, Limits())
+    for folder in (".", "..", "/"):
+        with pytest.raises(SettingsError, match="is a folder"):
+            await open_storage(folder, Limits())
     with pytest.raises(SettingsError, match="cannot be opened: No such file or directory"):
         await open_storage("no/such/folder/swarm.db", Limits())

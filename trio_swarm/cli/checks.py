@@ -28,9 +28,9 @@ from trio_swarm.health.memory_limit import find_memory_limit
 from trio_swarm.live.channel import Channel
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.runtime import open_swarm
-from trio_swarm.settings import MIB, FeedSettings, JournalSettings, Settings
+from trio_swarm.settings import MEMORY, MIB, FeedSettings, JournalSettings, Settings
 from trio_swarm.storage.memory import MemoryStorage
-from trio_swarm.storage.opening import MEMORY, open_storage
+from trio_swarm.storage.opening import open_storage
 from trio_swarm.upstream.protocols import make_protocol
 from trio_swarm.upstream.websocket import connect, parse_url
 

@@ -15,8 +15,9 @@ from trio_swarm.cli.lines import printable, say
 from trio_swarm.cli.reaching import make_access, reaching
 from trio_swarm.cli.sending import Outgoing, Sending
 from trio_swarm.client.address import find_publish
-from trio_swarm.client.publishing import REMEMBERED_S, Publisher
+from trio_swarm.client.publishing import Publisher
 from trio_swarm.errors import InvalidEvent, InvalidMessage, ServiceRefused, ServiceUnavailable, SettingsError
+from trio_swarm.settings import REPEAT_S
 from trio_swarm.wire.messages import MAX_MESSAGE_ID, parse_publication
 from trio_swarm.wire.names import check_key, check_topic, check_type
 
@@ -126,7 +127,7 @@ def _run(sending: Sending, work: Callable[[], Awaitable[None]], url: str, *, pip
     if sending.doubtful:
         say(
             f"{sending.doubtful:,} of them may be there twice: "
-            f"the answer was lost for longer than the {REMEMBERED_S:g} s that the service remembers"
+            f"the answer was lost for longer than the {REPEAT_S:g} s that the service remembers"
         )
     click.echo(sending.sentence())
 

@@ -6,7 +6,7 @@ were told the same number.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
@@ -20,12 +20,23 @@ _PASSING = {408, 425, 429}
 _LASTING = {501, 505}  # of those that are the server's fault
 _PHRASES = {int(status): status.phrase for status in HTTPStatus}
 # Of the passing ones, those that say that nothing was done: the others may come from a proxy, or from the middle of it.
-_NOT_DONE = {"limit", "object_failed", "shutting_down", "too_many_connections", "too_many_objects", "too_many_tasks"}
+_NOT_DONE = {
+    "busy",
+    "limit",
+    "not_running",
+    "object_failed",
+    "shutting_down",
+    "too_many_connections",
+    "too_many_objects",
+    "too_many_subscriptions",
+    "too_many_tasks",
+}
 _REFUSED_CLOSES = {1003, 1007, 1009}  # and from 4500 on, all of ours
 _RETRY_MS = re.compile(r"retry_ms=([0-9]{1,18})\s*$")
 
 # What a message over a WebSocket is answered with when later it may work; over HTTP the status says that.
 _PASSING_CODES = {
+    "busy",
     "closed",
     "feed_unavailable",
     "internal",
@@ -37,6 +48,7 @@ _PASSING_CODES = {
     "storage_error",
     "too_many_connections",
     "too_many_objects",
+    "too_many_subscriptions",
     "too_many_tasks",
     "turn_timeout",
 }
@@ -62,6 +74,11 @@ def after_status(status: int, headers: Mapping[str, str], body: bytes) -> Servic
         uncertain = said is None or said.code not in _NOT_DONE
         return ServiceUnavailable(reason, retry_after_s(headers), uncertain)
     return ServiceRefused(reason)
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A response's headers by their lower-case names; of several of one name the last."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
 
 
 def after_close(code: int, reason: str) -> ServiceUnavailable | ServiceRefused:

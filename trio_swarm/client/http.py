@@ -14,7 +14,7 @@ import h11
 import trio
 
 from trio_swarm.client.access import Access
-from trio_swarm.client.coming_back import after_status
+from trio_swarm.client.coming_back import after_status, read_headers
 from trio_swarm.errors import ServiceRefused, ServiceUnavailable
 from trio_swarm.settings import KIB
 from trio_swarm.upstream.websocket import parse_url
@@ -81,8 +81,7 @@ class HttpConnection:
             pass
         if not isinstance(event, h11.Response):
             raise ServiceUnavailable(_NO_ANSWER)
-        found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.headers}
-        return Head(event.status_code, found)
+        return Head(event.status_code, read_headers(event.headers))
 
     async def next_piece(self) -> bytes:
         """The next piece of the body as it arrives; empty at its end. Cancelled, nothing is lost.

@@ -18,10 +18,9 @@ import trio
 from trio_swarm.client.access import Access
 from trio_swarm.client.http import HttpConnection
 from trio_swarm.errors import ServiceRefused, ServiceUnavailable
-from trio_swarm.settings import KIB
+from trio_swarm.settings import KIB, REPEAT_S
 from trio_swarm.supervise.backoff import Backoff
 
-REMEMBERED_S: Final = 5.0  # how long a service knows a request that is repeated
 _ANSWER_BYTES: Final = 64 * KIB
 _FRESH_S: Final = 3.0  # a connection unused for longer may be on its way down at the other end
 _NDJSON: Final = ("content-type", "application/x-ndjson")
@@ -101,7 +100,7 @@ class Publisher:
         self._backoff.reset()
         while True:
             sent = trio.current_time()
-            certain = doubt_since is None or sent - doubt_since < REMEMBERED_S
+            certain = doubt_since is None or sent - doubt_since < REPEAT_S
             try:
                 answer = await self._ask(lines, key)
             except ServiceUnavailable as error:

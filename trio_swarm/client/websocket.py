@@ -12,7 +12,7 @@ import trio
 import trio_websocket
 
 from trio_swarm.client.access import EVENT_BYTES, Access
-from trio_swarm.client.coming_back import after_close, after_error, after_status
+from trio_swarm.client.coming_back import after_close, after_error, after_status, read_headers
 from trio_swarm.client.happenings import Connected, Event, Gap, Problem, Snapshot, Status
 from trio_swarm.client.way import Tell
 from trio_swarm.errors import FeedUnavailable, InvalidPosition, ServiceRefused, ServiceUnavailable
@@ -190,8 +190,7 @@ def _judged(error: FeedUnavailable) -> ServiceUnavailable | ServiceRefused:
     """What the end of the connection means for coming back."""
     match error.__cause__:
         case trio_websocket.ConnectionRejected() as rejected:
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in rejected.headers}
-            return after_status(rejected.status_code, headers, rejected.body or b"")
+            return after_status(rejected.status_code, read_headers(rejected.headers), rejected.body or b"")
         case trio_websocket.ConnectionClosed(reason=reason) if reason is not None and reason.code != _ABNORMAL:
             return after_close(reason.code, reason.reason or "")
     return ServiceUnavailable(error.reason)

@@ -17,8 +17,10 @@ import msgspec
 import trio
 
 from trio_swarm.edge.answers import Message, Scope, Send
-from trio_swarm.edge.clients import DETACHED, Client
+from trio_swarm.edge.clients import Client
+from trio_swarm.edge.listeners import join_address
 from trio_swarm.edge.reasons import GONE
+from trio_swarm.edge.transport import DETACHED
 from trio_swarm.health.logs import printable
 
 PATH_CHARACTERS: Final = 500  # the longest that can name something: kind, id and method, percent-encoded
@@ -119,7 +121,7 @@ class AccessLog:
             status=answer.status,
             seconds=round(trio.current_time() - answer.began, 6),
             http=scope.get("http_version", ""),
-            client=None if address is None else f"{address[0]}:{address[1]}",
+            client=None if address is None else join_address(*address[:2]),
             bytes=None if client is not None and client.is_direct else answer.sent_bytes,
             reason=None if client is None else why_ended(client),
         )

@@ -155,7 +155,7 @@ class Edge:
             send.action = target.action
             if target.action == "socket":
                 _check_version(scope)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - `trouble` logs what is not expected
             await _refuse_websocket(scope, receive, send, error)
             return
         if target.action != "socket":
@@ -327,6 +327,7 @@ async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _refuse_websocket(scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
+    problem = trouble(error)  # at once: a defect is to be in the log also where the client cannot be told
     await receive()  # `websocket.connect`
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
@@ -335,7 +336,6 @@ async def _refuse_websocket(scope: Scope, receive: Receive, send: Send, error: E
     async def as_handshake(message: Message) -> None:
         await send({**message, "type": f"websocket.{message['type']}"})
 
-    problem = trouble(error)
     if scope["http_version"] == "1.1":  # after a handshake there is no second request
         problem = attrs.evolve(problem, headers=(*problem.headers, (b"connection", b"close")))
     await send_trouble(as_handshake, problem)

@@ -15,14 +15,15 @@ import trio
 
 from trio_swarm.edge.answers import Scope, Send
 from trio_swarm.edge.direct import DirectTransport
+from trio_swarm.edge.listeners import join_address
 from trio_swarm.edge.polite import PoliteAsgi, PoliteDirect, find_connection, make_transport
-from trio_swarm.edge.transport import AsgiTransport
+from trio_swarm.edge.transport import DETACHED, AsgiTransport
 from trio_swarm.edge.writability import Writability
 from trio_swarm.errors import TooManyConnections
+from trio_swarm.fanout.sink import LAGGED
 from trio_swarm.fanout.subscription import Subscription
 
 LAGGED_CODE = 4002
-DETACHED = "detached"  # a transport closed by us, with the client still there
 
 _log = structlog.get_logger("trio_swarm.edge")
 
@@ -104,7 +105,7 @@ class Client(ABC):
 
     def _lagged(self) -> None:
         """Come to terms with a journal that has gone on without this client."""
-        self._house.dismiss(self, LAGGED_CODE, "lagged")
+        self._house.dismiss(self, LAGGED_CODE, LAGGED)
 
     def abort(self, reason: str) -> None:
         """End it at once and for good. Idempotent, never raises."""
@@ -151,15 +152,11 @@ class Client(ABC):
             "client": self.serial,
             "transport": self.kind,
             "direct": self.is_direct,
-            "address": None if self.address is None else _written(*self.address[:2]),
+            "address": None if self.address is None else join_address(*self.address[:2]),
             "age_s": round(now - self.since, 3),
             "blocked_s": None if blocked is None else round(now - blocked, 3),
             "streams": self.streams,
         }
-
-
-def _written(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @attrs.frozen

@@ -225,14 +225,17 @@ class Connection(tcp_server.TCPServer):
                 self.abort(reasons.UNACKNOWLEDGED)
             return b""
         if not data:
-            await self._finish_answer(http)
+            await self._answer_half_closed(http)
         return data
 
-    async def _finish_answer(self, http: HostProtocol) -> None:
+    async def _answer_half_closed(self, http: HostProtocol) -> None:
         """Let a client that has closed its half have the answer to its last request."""
         if http.stream is None or not self._whole or self._parting or http.upgraded or http.endless:
             return
-        self._last_answer = LastAnswer(self.stall_s if http.begun else self.settings.liveness.closing_s)
+        await self._wait_for_answer(self.stall_s if http.begun else self.settings.liveness.closing_s)
+
+    async def _wait_for_answer(self, seconds: float) -> None:
+        self._last_answer = LastAnswer(seconds)
         if self.writes:
             self._last_answer.writing()
         await self._last_answer.wait()
@@ -305,6 +308,10 @@ class Connection(tcp_server.TCPServer):
         """Write nothing directly from here on. `over`: the application has said all that it has to say."""
         self._over = self._over or over
         self._detach()
+
+    async def finish_answer(self) -> None:
+        """Wait for the rest of an answer that has begun; the next that is read is the peer's end."""
+        await self._wait_for_answer(self.stall_s)
 
     async def tell(self, message: Any) -> None:
         """Put a message into the application's inbox. News of the end never waits for one that does not read."""

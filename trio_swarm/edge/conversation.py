@@ -20,13 +20,11 @@ from trio_swarm.edge.subscribing import Step
 from trio_swarm.edge.websocket import Close, Gone, Line, Request, WebSocketClient, Work
 from trio_swarm.errors import Overloaded
 from trio_swarm.objects.directory import Directory
-from trio_swarm.settings import REPEAT_BYTES, REPEAT_ENTRIES, Settings
+from trio_swarm.settings import REPEAT_BYTES, REPEAT_ENTRIES, REPEAT_S, Settings
 from trio_swarm.wire import messages
 from trio_swarm.wire.names import split_stream
 
 P = ParamSpec("P")
-
-REPEAT_S = 5.0  # R32
 
 
 class Conversation:

@@ -9,7 +9,7 @@ import trio
 
 from trio_swarm.edge.headway import time_for, unacknowledged, why_lost
 from trio_swarm.edge.reasons import SLOW_READER, STALLED
-from trio_swarm.edge.transport import Connection, Transport
+from trio_swarm.edge.transport import DETACHED, Connection, Transport
 from trio_swarm.edge.writability import Writability
 
 
@@ -80,7 +80,7 @@ class DirectTransport(Transport):
 
     def detach(self) -> None:
         """See `Transport.detach`. A payload that is partly out still goes out whole, before any byte of the host's."""
-        self._end("detached")
+        self._end(DETACHED)
         if self._rest is None and self._gate.direct is self:
             self._gate.direct = None
 

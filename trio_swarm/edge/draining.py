@@ -51,7 +51,8 @@ class Changes:
     async def wait_none(self) -> None:
         """Wait until none is under way."""
         while self._count:
-            self._none = trio.Event()
+            if self._none is None or self._none.is_set():
+                self._none = trio.Event()
             await self._none.wait()
 
 

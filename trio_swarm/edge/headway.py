@@ -23,7 +23,9 @@ try:
 except ImportError:  # not on this system: lumps are all there is to see
     ioctl = None  # type: ignore[assignment]
 
-LOOKS: Final = 8  # at what the peer has acknowledged, in one `stall.seconds`
+# At what the peer has acknowledged, in one `stall.seconds`: a limit is overrun by an eighth of itself, or by two where
+# headway showed between two looks.
+LOOKS: Final = 8
 
 
 def unacknowledged(fd: int) -> int | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from trio_swarm.edge.listeners import join_address
 from trio_swarm.errors import SettingsError
 
 OURS: Final = "trio-swarm-reload"  # the name of a socket that the image before this one had opened by itself
@@ -68,8 +69,7 @@ def hand_over(listeners: Sequence[Inherited], environment: MutableMapping[str, s
 
 def describe_address(sock: socket.socket) -> str:
     """Where a socket listens, as `bind` would say it."""
-    address = sock.getsockname()
-    return f"[{address[0]}]:{address[1]}" if sock.family == socket.AF_INET6 else f"{address[0]}:{address[1]}"
+    return join_address(*sock.getsockname()[:2])
 
 
 def _listening(descriptor: int) -> socket.socket:

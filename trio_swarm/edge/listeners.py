@@ -64,6 +64,11 @@ def parse_bind(bind: str) -> tuple[str, int]:
     return (host[1:-1] if bracketed else host), int(port)
 
 
+def join_address(host: str, port: int) -> str:
+    """The other way round: `host:port`, or `[v6]:port`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_loopback(bind: str) -> bool:
     """Is every address that `bind` can mean one of this machine's own?"""
     host, _ = parse_bind(bind)

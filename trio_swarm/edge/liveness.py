@@ -12,10 +12,10 @@ import trio
 
 from trio_swarm.edge.clients import Client, Clients
 from trio_swarm.edge.headway import LOOKS
+from trio_swarm.edge.reasons import SILENT
 from trio_swarm.settings import Settings
 
 SLICE = 256  # clients between two checkpoints: under a millisecond
-LOOKS_A_LIMIT = LOOKS  # a limit is overrun by an eighth of itself, or two where headway showed between two looks
 
 _log = structlog.get_logger("trio_swarm.edge")
 
@@ -38,7 +38,7 @@ class Liveness:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        pause = min(self._stall.seconds, self._dead_s) / LOOKS_A_LIMIT
+        pause = min(self._stall.seconds, self._dead_s) / LOOKS
         next_beat = trio.current_time() + self._ping_s
         while True:
             await trio.sleep_until(min(trio.current_time() + pause, next_beat))
@@ -62,6 +62,6 @@ class Liveness:
         if fault := client.transport.fault(now, self._stall.seconds, self._stall.bytes_per_s):
             self._clients.abort(client, fault)
         elif client.is_silent(now, self._dead_s):
-            self._dismiss(client, 4001, "silent")
+            self._dismiss(client, 4001, SILENT)
         elif beat:
             client.beat(now)

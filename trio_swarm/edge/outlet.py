@@ -13,6 +13,7 @@ from typing import Any, final
 import trio
 
 from trio_swarm.edge.headway import Writes, unacknowledged
+from trio_swarm.edge.reasons import GONE
 
 
 def find_send(sock: trio.socket.SocketType) -> Callable[[bytes | memoryview], int]:
@@ -85,7 +86,7 @@ class Outlet(trio.abc.Stream):
             except BlockingIOError:
                 await self._wait_writable()
             except OSError as error:
-                raise trio.BrokenResourceError("the peer is gone") from error
+                raise trio.BrokenResourceError(GONE) from error
             else:
                 rest = rest[sent:]
                 self._writes.moved()

@@ -15,8 +15,7 @@ from trio_swarm.edge.answers import Scope, Send
 from trio_swarm.edge.direct import DirectTransport
 from trio_swarm.edge.transport import KEY, AsgiTransport, Connection
 from trio_swarm.edge.writability import Writability
-
-LAGGED = "lagged"  # fan-out's word
+from trio_swarm.fanout.sink import LAGGED
 
 
 class PoliteDirect(DirectTransport):

@@ -72,6 +72,9 @@ class Owner(Protocol):
     def response_ends(self, *, over: bool) -> None:
         """Note that the response is about to end; `over`: by the application's own will."""
 
+    async def finish_answer(self) -> None:
+        """Wait for the rest of an answer that has begun, and read nothing meanwhile."""
+
     def abort(self, reason: str) -> None:
         """End at once and by force."""
 
@@ -190,6 +193,7 @@ def _memory(data: str | bytes) -> int:
 class HostProtocol(host_h11.H11Protocol):
     """HTTP/1.1 and WebSockets only, and a reader that parks only while bytes of a next request wait."""
 
+    method = b""  # of the request under way
     endless = False  # the response is a stream of events
     encoded = False  # the response's head announces an encoding (not ours: a middleware's), for all that follows
 
@@ -276,6 +280,7 @@ class HostProtocol(host_h11.H11Protocol):
             # Without this header nothing is negotiated: compression costs 200 KB a client and inflates unbounded.
             headers = [item for item in headers if item[0].lower() != b"sec-websocket-extensions"]
             kind = _WebSocket
+        self.method = request.method
         self.stream = stream = kind(
             self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send,
             host_h11.STREAM_ID,
@@ -298,6 +303,8 @@ class HostProtocol(host_h11.H11Protocol):
             await self.send(Closed())  # refused by Hypercorn itself, which would leave the connection open
 
     async def _refuse(self, refusal: heads.Refusal, method: bytes = b"") -> None:
+        if self.stream is not None:
+            method = self.method  # what is refused is the rest of a request that has begun
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             body = refusal.body
             headers = [
@@ -307,10 +314,13 @@ class HostProtocol(host_h11.H11Protocol):
                 *refusal.headers,
                 *self.config.response_headers("h11"),
             ]
-            await self._send_h11_event(h11.Response(status_code=refusal.status, headers=headers))
-            if method != b"HEAD":
-                await self._send_h11_event(h11.Data(data=body))
-            await self._send_h11_event(h11.EndOfMessage())
+            # In one piece: an application that is answering meanwhile would find its turn between head and body.
+            answer = h11.Response(status_code=refusal.status, headers=headers)
+            body_events = [] if method == b"HEAD" else [h11.Data(data=body)]
+            events = [answer, *body_events, h11.EndOfMessage()]
+            await self.send(RawData(data=b"".join(self.connection.send(event) or b"" for event in events)))
+        elif self.connection.our_state is h11.SEND_BODY and not self.endless:
+            await self._owner.finish_answer()  # it began before its request broke off, and is not torn for that
         await self.send(Closed())
 
     async def stream_send(self, event: Any) -> None:

@@ -7,11 +7,9 @@ import attrs
 import trio
 
 from trio_swarm.edge.clients import Client, Clients
-from trio_swarm.edge.sse import SseClient
-from trio_swarm.edge.websocket import WebSocketClient
-from trio_swarm.fanout.subscription import Subscription
+from trio_swarm.edge.listeners import join_address
 
-SHOWN: Final = 10
+SHOWN: Final = 10  # clients, and streams of one: as many as somebody looks at
 
 
 @attrs.frozen
@@ -48,15 +46,9 @@ def find_slowest(clients: Clients, shown: int = SHOWN) -> Slowest:
     )
 
 
-def _subscriptions(client: Client) -> list[Subscription]:
-    if isinstance(client, SseClient):
-        return [] if client.subscription is None else [client.subscription]
-    return list(client.subscriptions.values()) if isinstance(client, WebSocketClient) else []
-
-
 def _behind(client: Client) -> int:
     behind = 0
-    for reader in _subscriptions(client):
+    for reader in client.readers:
         journal = reader.stream.journal
         if reader.started and reader.position != journal.head and journal.has_new(reader.position, reader.topics):
             behind += journal.head - reader.position
@@ -68,7 +60,7 @@ def _describe(client: Client, now: float) -> SlowClient:
     return SlowClient(
         client=client.serial,
         transport=client.kind,
-        address="" if client.address is None else f"{client.address[0]}:{client.address[1]}",
+        address="" if client.address is None else join_address(*client.address[:2]),
         streams=tuple(client.streams[:SHOWN]),
         blocked_s=None if since is None else round(now - since, 3),
         behind=_behind(client),

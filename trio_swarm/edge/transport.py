@@ -22,16 +22,17 @@ import structlog
 import trio
 
 from trio_swarm.edge.headway import Writes
-from trio_swarm.edge.reasons import STALLED
+from trio_swarm.edge.reasons import GONE, STALLED
 from trio_swarm.edge.write_gate import WriteGate
 
 KEY: Final = "trio_swarm.connection"  # where an application finds its connection in its scope's `state`
+DETACHED: Final = "detached"  # why a transport is closed that was given up here, with the client still there
 
 log = structlog.get_logger()
 
 
 class Connection(Protocol):
-    """What a transport needs of the connection below it; `edge/worker.py` has the real one."""
+    """What a transport needs of the connection below it; `edge/connection.py` has the real one."""
 
     gate: WriteGate
     writes: Writes  # the host's, which may wait behind ours
@@ -240,7 +241,7 @@ class AsgiTransport(Transport):
 
     def detach(self) -> None:
         """See `Transport.detach`. A payload that is held still goes out; then `run()` returns."""
-        self._end("detached")
+        self._end(DETACHED)
         self._wake.unpark()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -257,7 +258,7 @@ class AsgiTransport(Transport):
             log.debug("host_send_failed", error=repr(error))
         finally:
             self._held = None
-            self._end("the peer is gone")
+            self._end(GONE)
 
     async def _write_held(self) -> None:
         for size, message in self._messages(self._held):

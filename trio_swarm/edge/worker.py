@@ -38,7 +38,8 @@ from trio_swarm.edge.listeners import open_listeners
 from trio_swarm.edge.serving import WorkerStatistics, tighten
 from trio_swarm.edge.transport import KEY
 from trio_swarm.errors import HostError
-from trio_swarm.settings import SPARE_CONNECTIONS, Settings
+from trio_swarm.health.budget import most_connections
+from trio_swarm.settings import Settings
 
 __all__ = [
     "KEY",
@@ -115,13 +116,12 @@ def make_connection_class(
     `on_context` is called once for each server that uses the class, with Hypercorn's context, when its first client
     connects: the application waits for `context.terminated` to end its streams; Hypercorn tells it nothing in time.
     """
-    limit = settings.limits.connections
     numbers: dict[str, Any] = {
         "__slots__": (),
         "__doc__": Connection.__doc__,
         "settings": settings,
         "stall_s": settings.stall.seconds,
-        "most": limit + max(16, int(limit * SPARE_CONNECTIONS)),
+        "most": most_connections(settings),
         "refused": 0,
         "aborted": {},
         "hosts": weakref.WeakKeyDictionary(),

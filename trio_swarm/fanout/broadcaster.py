@@ -23,9 +23,9 @@ import trio
 
 from trio_swarm.fanout.subscription import Subscription
 from trio_swarm.fanout.view import LOST, NOTHING, Step, View
+from trio_swarm.settings import STEPS_A_PASS
 
 WRITES_A_TURN: Final = 32  # about 0.15 ms of this task, then the others: measured, docs/performance.md
-_STEPS_A_PASS: Final = 256  # encoded ranges remembered within a pass: 16 MiB at most
 
 _log = structlog.get_logger("trio_swarm.fanout")
 
@@ -265,7 +265,7 @@ class Broadcaster:
                 for reader in tuple(view.readers):
                     self._failed(reader, error)
                 return None
-            if len(self._steps) >= _STEPS_A_PASS:
+            if len(self._steps) >= STEPS_A_PASS:
                 self._steps.clear()
             self._steps[key] = step
         return step

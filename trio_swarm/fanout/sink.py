@@ -7,11 +7,13 @@ went away) it is never ready again and `write` does nothing.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+LAGGED: Final = "lagged"  # why a reader is aborted whose class sends away who falls off the journal
 
 
 class Sink(Protocol):
-    """One client's way out; see the module. `edge/transport.py` and `fanout/reader.py` hold the implementations."""
+    """One client's way out; see the module. `edge/direct.py`, `edge/transport.py` and `fanout/reader.py` fill it."""
 
     ready: bool
     on_ready: Callable[[], None] | None

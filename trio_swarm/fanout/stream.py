@@ -23,7 +23,7 @@ from trio_swarm.bounded.allowance import Allowance
 from trio_swarm.errors import TooManySubscriptions
 from trio_swarm.fanout.encoding import Encoding
 from trio_swarm.fanout.footprints import Footprints
-from trio_swarm.fanout.sink import Sink
+from trio_swarm.fanout.sink import LAGGED, Sink
 from trio_swarm.fanout.snapshots import SnapshotBatch, Snapshots
 from trio_swarm.fanout.subscription import MOST_LEGS, LagPolicy, Leg, Opening, Subscription
 from trio_swarm.fanout.view import RangeCache, Topics, View
@@ -287,7 +287,7 @@ class Stream:
         reader.legs = None
         policy = reader.policy or self.lag_policy
         if policy == "disconnect":
-            reader.sink.abort("lagged")
+            reader.sink.abort(LAGGED)
             reader.close()
         elif policy == "snapshot" and self._snapshots.ask is not None:
             reader.after = after

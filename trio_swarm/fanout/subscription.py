@@ -3,8 +3,7 @@
 Its life:
 
     held        made by `Stream.subscribe`; nothing is written for it. `opened()` tells where it begins: at the head,
-    where
-                it left off, after a gap, or at a snapshot. The edge writes its greeting, then calls `start()`.
+                where it left off, after a gap, or at a snapshot. The edge writes its greeting, then calls `start()`.
     live        in its view; each pass of the broadcaster gives it the range after its position.
     joining     topics were added from an older position. Its *legs*, each a set of topics at a position of its own, are
                 brought forward one by one, the hindmost first and only as far as the next, where they become one. So
@@ -103,9 +102,7 @@ class Subscription:
         self.waiting = False  # for a snapshot
         self.started = False
         self.closed = False
-        self.owed: tuple[
-            Any, ...
-        ] = ()  # control payloads (shared bytes; a gap, a snapshot, a state a feed) to go first
+        self.owed: tuple[Any, ...] = ()  # what goes first: a gap, a snapshot, a state for each feed; shared bytes
         self.status_version = 0
         self.beat: EventId | None = None
         self._opening: Opening | None = None

@@ -20,16 +20,22 @@ import attrs
 from trio_swarm.journal.journal import EVENT_BYTES, KEY_BYTES, OVERHEAD_BYTES, TOPIC_BYTES
 from trio_swarm.settings import (
     BLANK_JOURNALS,
+    FEED_TOPICS,
     HUB_JOURNAL,
     KIB,
     LARGE_MESSAGE_BYTES,
+    MEMORY,
     MIB,
+    OBJECTS_KNOWN,
+    PREFIXES,
     QUEUE_FRAMES,
     RANGE_BYTES,
+    REFUSED_LIVES,
     REPEAT_BYTES,
     REPEAT_ENTRIES,
     REPEATS,
     SPARE_CONNECTIONS,
+    STEPS_A_PASS,
     VIEWERS,
     JournalSettings,
     Settings,
@@ -48,15 +54,12 @@ PUBLISHED_BYTES: Final = 870  # a publication kept for a repeat, with a message 
 MESSAGE_BYTES: Final = 320  # a feed's message in its lane, beside the frame
 FEED_TOPIC_BYTES: Final = 150  # the last number of a feed's topic
 REFUSED_BYTES: Final = 300  # an incarnation that had a commit refused
+KNOWN_BYTES: Final = 300  # a row number and a size that SQLite's writer remembers
 COMMIT_BYTES: Final = 700  # a commit under way with one small value
 VIEWER_BYTES: Final = 2 * MIB  # a line of the control socket with the tree of ten thousand clients
 PREFIX_BYTES: Final = 300  # an encoded name in front of an event
 
 FORMATS: Final = 4  # fanout/encoding.py: plain and in envelopes, direct; as frames; one for TLS
-FEED_TOPICS: Final = 10_000  # upstream/sequence.py
-PREFIXES: Final = 4_096  # wire/messages.py
-STEPS_A_PASS: Final = 256  # fanout/broadcaster.py
-REFUSED: Final = 10_000  # storage/memory.py
 SQLITE_BYTES: Final = 5 * 2 * MIB  # the page caches of its writer and four readers
 FRAMES_BESIDE: Final = 3  # of a feed, beside its queue: one in its pieces, one put together, one in the object's turn
 
@@ -131,7 +134,7 @@ def make_budget(settings: Settings, journals: Sequence[JournalSettings | None] =
 
 
 def most_connections(settings: Settings) -> int:
-    """Sockets at once: streams, and some to spare for short requests."""
+    """Sockets at once: streams, and some to spare for short requests, 16 at least however low the limit."""
     limit = settings.limits.connections
     return limit + max(16, int(limit * SPARE_CONNECTIONS))
 
@@ -256,13 +259,16 @@ def _feed_rows(settings: Settings) -> tuple[Row, ...]:
 
 
 def _store_rows(settings: Settings, kinds: int) -> tuple[Row, ...]:
-    if settings.store == "memory:":
+    refused = Row("commits refused", REFUSED_LIVES, REFUSED_BYTES, (), "remembered")
+    if settings.store == MEMORY:
         return (
             Row("the store", 1, settings.limits.memory_store_bytes, ("limits.memory_store_bytes",), "the bound itself"),
-            Row("commits refused", REFUSED, REFUSED_BYTES, (), "remembered"),
+            refused,
         )
     return (
+        refused,
         Row("the store's caches", 1, SQLITE_BYTES, ("store",), "SQLite's pages"),
+        Row("objects the store knows", OBJECTS_KNOWN, KNOWN_BYTES, ("store",), "remembered by its writer"),
         Row(
             "commits under way",
             kinds * settings.limits.objects_per_kind * settings.objects.commits_in_flight,

@@ -32,6 +32,7 @@ from trio_swarm.errors import SettingsError
 from trio_swarm.settings import KIB, VIEWERS
 
 EVERY_S: Final = 1.0
+FRESH_S: Final = 0.1  # a line is told again for so long: statistics of a thousand objects take milliseconds
 SEND_S: Final = 5.0  # for a line; who takes longer is not looking
 REQUEST_BYTES: Final = 1 * KIB  # of what a viewer may write without ending a line
 SUFFIX: Final = ".sock"
@@ -238,7 +239,7 @@ class _Window:
 
     def _shared(self) -> bytes:
         now = trio.current_time()
-        if self._made_at is None or now - self._made_at > EVERY_S / 10:
+        if self._made_at is None or now - self._made_at > FRESH_S:
             self._line, self._made_at = _encode(self._tell(False)), now
         return self._line
 

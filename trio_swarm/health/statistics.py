@@ -10,8 +10,9 @@ the names below and on those records' fields, and on nothing of the layers that 
     objects       a tuple of objects.host.ObjectStatistics
     storage       the store's own, where it has any
     clients       edge.clients.ClientStatistics: streams and WebSockets
-    connections   edge.connection.WorkerStatistics: sockets, where the host runs our connection class
+    connections   edge.serving.WorkerStatistics: sockets, where the host runs our connection class
     requests      bounded.allowance.AllowanceStatistics: bytes that requests under way hold
+    slowest       edge.slowest.Slowest: the clients that somebody should look at
     answered      edge.access.AnsweredStatistics: requests by what was asked and status
     loop          health.loop_delay.LoopStatistics: how late Trio's loop is
     log           health.line_sink.SinkStatistics: lines, and those that nobody took
@@ -67,10 +68,6 @@ class Sources:
     def add(self, name: str, source: Source) -> None:
         """Ask this one too; a name that is known gets a new source."""
         self._sources[name] = source
-
-    def remove(self, name: str) -> None:
-        """Ask it no longer. Idempotent."""
-        self._sources.pop(name, None)
 
     def gather(self, names: Collection[str] | None = None) -> ServiceStatistics:
         """Ask those of these names, or all. What one raises comes out: they are ours, and never wait."""

@@ -31,14 +31,12 @@ from trio_swarm.objects.kind_statistics import KindStatistics, Past, feeds_told_
 from trio_swarm.objects.methods import Methods
 from trio_swarm.objects.reference import Reference
 from trio_swarm.objects.store import ObjectStorage
-from trio_swarm.settings import REPEATS, JournalSettings, Settings
+from trio_swarm.settings import REPEAT_S, REPEATS, JournalSettings, Settings
 from trio_swarm.storage import Storage
 from trio_swarm.wire.names import check_id, check_kind, check_topic
 
 if TYPE_CHECKING:
     from trio_swarm.objects.incarnation import Incarnation
-
-REPEAT_S = 5.0  # how long a repeated messageId is answered with the first id
 
 PublishKey = tuple[str, str, str]
 

@@ -1,4 +1,4 @@
-"""Where objects keep their state: one small protocol, filled by `memory.py` (and by stores that outlive the process).
+"""Where objects keep their state: one small protocol, filled by `memory.py` and `sqlite.py`; `opening.py` chooses.
 
 A turn's changes are one `Commit`. `submit` takes it without waiting; the outcome comes later, exactly once, in the
 Trio thread, through the callback. Commits of one owner have their outcomes in the order of their submission. A store

@@ -13,12 +13,10 @@ import trio
 from cachetools import LRUCache
 
 from trio_swarm.errors import StorageError
-from trio_swarm.settings import Limits
+from trio_swarm.settings import REFUSED_LIVES, Limits
 from trio_swarm.storage import Commit, Done, Owner
 
 ENTRY_BYTES: Final = 200  # what a pair costs beside its key and value: two objects, a dict slot, a place in the order
-
-REFUSED: Final = 10_000  # incarnations remembered as broken; each restarts at once, so few are needed
 
 
 @attrs.frozen
@@ -69,7 +67,7 @@ class MemoryStorage:
     def __init__(self, limit_bytes: int = Limits().memory_store_bytes) -> None:
         self._limit = limit_bytes
         self._owned: dict[Owner, _Owned] = {}
-        self._refused: LRUCache[Owner, int] = LRUCache(REFUSED)  # the newest incarnation that had a commit refused
+        self._refused: LRUCache[Owner, int] = LRUCache(REFUSED_LIVES)  # the newest incarnation that was refused
         self._bytes = 0
         self._clock_mark = 0
         self._commits = 0

@@ -4,12 +4,11 @@ import re
 from typing import Final
 
 from trio_swarm.errors import SettingsError, StorageError
-from trio_swarm.settings import Limits
+from trio_swarm.settings import MEMORY, Limits
 from trio_swarm.storage import Storage
 from trio_swarm.storage.memory import MemoryStorage
 from trio_swarm.storage.sqlite import SqliteStorage
 
-MEMORY: Final = "memory:"
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of what is no path; a path may say ./a:b
 
 

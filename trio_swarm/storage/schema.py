@@ -21,6 +21,7 @@ from trio_swarm.errors import StorageError
 
 APPLICATION: Final = 0x7472_7377  # "trsw" in the file's header: this is a store of ours
 BUSY_S: Final = 5.0  # for somebody's shell that holds a lock; a batch waits this long, then fails
+TRIES: Final = 10  # to get a lock whose file goes away in between: each needs another owner that leaves just then
 WAL_BYTES: Final = 64 * 1024 * 1024  # what the log shrinks to after a burst
 
 # Each brings a store from the version of its place to the next one, in one transaction. None is ever changed.
@@ -41,30 +42,48 @@ VERSION: Final = len(MIGRATIONS)
 class Ownership:
     """The right to write into a store, held from its making to `release`.
 
+    The lock is on a file beside the store, which goes with its owner: so whoever gets a lock looks whether the file is
+    still the one that others would find.
+
     Raises:
         StorageError: another process has it, or there is no place for the lock.
     """
 
     def __init__(self, path: Path) -> None:
-        lock = path.with_name(f"{path.name}.lock")
-        try:
-            self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self._fd, 20).decode(errors="replace").strip() or "unknown"
-            os.close(self._fd)
-            reason = f"{path} is in use by another process ({holder}); a store has one owner"
-            raise StorageError(reason) from error
+        if path.is_dir():
+            raise StorageError(f"{path} is a folder: give a file")
+        self._lock = path.with_name(f"{path.name}.lock")
+        for _ in range(TRIES):
+            self._fd = self._open(path)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._fd), self._lock.stat()):
+                    break
+            os.close(self._fd)  # of an owner that has just left
+        else:
+            raise StorageError(f"{path} is in use by processes that come and go; a store has one owner")
         os.truncate(self._fd, 0)
         os.write(self._fd, b"%d\n" % os.getpid())
 
+    def _open(self, path: Path) -> int:
+        try:
+            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(fd, 20).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            reason = f"{path} is in use by another process ({holder}); a store has one owner"
+            raise StorageError(reason) from error
+        return fd
+
     def release(self) -> None:
-        """Let the next one have it. Idempotent. The file stays: to remove it would give the right to two."""
+        """Let the next one have it. Idempotent."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            with contextlib.suppress(OSError):
+                self._lock.unlink()
             os.close(fd)
 
 
@@ -159,7 +178,7 @@ _SENTENCES: Final = {
     "SQLITE_BUSY": "another program holds a lock on it",
     "SQLITE_LOCKED": "another program holds a lock on it",
     "SQLITE_READONLY": "it may only be read",
-    "SQLITE_CORRUPT": "it is damaged: restore a backup, or look at it with `trio-swarm check`",
+    "SQLITE_CORRUPT": "it is damaged: restore a backup",
     "SQLITE_NOTADB": "it is not an SQLite file",
     "SQLITE_CANTOPEN": "it cannot be opened",
     "SQLITE_IOERR": "the disk does not do what it is asked",

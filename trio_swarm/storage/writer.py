@@ -22,12 +22,11 @@ import trio
 from cachetools import LRUCache
 
 from trio_swarm.errors import StorageError
+from trio_swarm.settings import OBJECTS_KNOWN, REFUSED_LIVES
 from trio_swarm.storage import OBJECT_BYTES, Commit, Done, Owner
 from trio_swarm.storage.schema import explain
 
 BATCH: Final = 2_000  # jobs in one transaction: some 30 ms of work, so that the first does not wait long for the last
-OBJECTS_KNOWN: Final = 10_000  # whose row number and size the thread remembers, 300 bytes each
-REFUSED: Final = 10_000  # incarnations remembered as broken; each restarts at once, so few are needed
 
 _OLD_SIZE: Final = "SELECT length(CAST(key AS BLOB)) + length(value) FROM pair WHERE object = ? AND key = ?"
 _PUT: Final = "INSERT INTO pair VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
@@ -82,7 +81,7 @@ class Writer:
         self._object_bytes = object_bytes
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._known: LRUCache[Owner, _Object] = LRUCache(OBJECTS_KNOWN)
-        self._refused: LRUCache[Owner, int] = LRUCache(REFUSED)  # the newest incarnation that had a commit refused
+        self._refused: LRUCache[Owner, int] = LRUCache(REFUSED_LIVES)  # the newest incarnation that was refused
         self._batches = self._commits = self._refusals = 0
         self._error: str | None = None
         self._closed = False

@@ -26,7 +26,6 @@ SMALL_BYTES: Final = 2048  # a receive buffer that is soon full
 SO_ATTACH_FILTER: Final = getattr(socket, "SO_ATTACH_FILTER", 26)
 LOOK_S: Final = 0.5  # between two looks at whether it was cut off
 ONE_BYTE_FRAGMENT: Final = b"\x00\x81\0\0\0\0x"
-PING: Final = b"\x89\x80\0\0\0\0"
 PONG: Final = b"\x8a\x80\0\0\0\0"
 
 

@@ -9,8 +9,9 @@ import enum
 
 import attrs
 
+from trio_swarm.settings import FEED_TOPICS
+
 NEAR = 100  # R29: a gap larger than this is no gap but another numbering
-TOPICS = 10_000  # the topics of one journal
 
 
 class Verdict(enum.Enum):
@@ -35,7 +36,7 @@ class Sequences:
         """Judge a topic's next number."""
         last = self._last.get(topic)
         if last is None:
-            while len(self._last) >= TOPICS:
+            while len(self._last) >= FEED_TOPICS:
                 del self._last[next(iter(self._last))]  # the topic known longest; it only loses its memory
             self._last[topic] = number
             return Verdict.NEXT

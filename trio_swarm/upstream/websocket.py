@@ -27,10 +27,9 @@ import trio_websocket
 import wsproto.utilities
 
 from trio_swarm.errors import FeedUnavailable, SettingsError
-from trio_swarm.settings import KIB, MIB, QUEUE_FRAMES, UpstreamSettings
+from trio_swarm.settings import KIB, QUEUE_FRAMES, Limits, UpstreamSettings
 
 RECEIVE_BYTES = 256 * KIB  # the largest frame there was, 709 KB, comes in three reads and not in 170
-FRAME_BYTES = 4 * MIB
 
 _ABNORMAL = 1006  # how trio-websocket says that nobody said goodbye
 
@@ -167,7 +166,7 @@ async def connect(
     *,
     settings: UpstreamSettings,
     opener: Opener = open_stream,
-    frame_bytes: int = FRAME_BYTES,
+    frame_bytes: int = Limits().upstream_frame_bytes,
     headers: Sequence[tuple[str, str]] = (),
     peer: str = "the feed",
 ) -> AsyncIterator[Connection]:

@@ -17,13 +17,13 @@ from typing import Annotated, Any
 import msgspec
 
 from trio_swarm.errors import InvalidMessage, InvalidName
+from trio_swarm.settings import PREFIXES
 from trio_swarm.wire.names import check_key, check_topic, check_type, split_stream
 from trio_swarm.wire.readable import why_unreadable
 
 MAX_MESSAGE_ID = 200  # characters: it is kept for 5 s to know a repeated message
 MAX_BATCH = 1_000  # subscriptions in one message, each with an answer several times its size
 _SURROGATE = re.compile(r"\\u[dD][89A-Fa-f]")
-_PREFIXES = 4_096  # of (stream, topic, type), about 300 bytes each: a busy server's topics, not all it ever had
 
 MessageId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MESSAGE_ID)]
 
@@ -374,7 +374,7 @@ def event_message(stream: str, topic: str, event: str, id: str, offset: int | No
     return b'%b"%b","offset":%d,"data":%b}' % (prefix, id.encode(), offset, data)
 
 
-@lru_cache(maxsize=_PREFIXES)
+@lru_cache(maxsize=PREFIXES)
 def _event_prefix(stream: str, topic: str, event: str) -> bytes:
     names = (_encode(stream), _encode(topic), _encode(event))
     return b'{"type":"event","stream":%b,"topic":%b,"event":%b,"id":' % names
