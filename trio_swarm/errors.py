@@ -19,7 +19,7 @@
     |   |-- TooManyObjects     |-- TooManyTopics     |-- TooManyConnections
     |   |-- TooManyStreams     one WebSocket is subscribed to as many streams as it may be
     |   |-- TooManySubscriptions  all readers together name as many topics as they may
-    |   |-- Overloaded         the requests under way hold as many bytes as they may
+    |   |-- Overloaded         the requests under way, or the answers on their way, hold as many bytes as they may
     |   |-- ReaderLagged       a reader in this process was slower than its journal
     |   `-- TooManyTasks       an object has as many timers, feeds and tasks as it may have
     |-- SwarmClosed            the scope has ended, or is ending
@@ -267,14 +267,15 @@ class TooManySubscriptions(LimitError):
 
 @attrs.define(auto_exc=True, str=False)
 class Overloaded(LimitError):
-    """The requests under way hold as many bytes as they may."""
+    """The requests under way, or the answers on their way, hold as many bytes as they may."""
 
     code = "busy"
     limit: int
     retry_after_s: int = 1
+    what: str = "requests under way"
 
     def __str__(self) -> str:
-        return f"the requests under way hold {self.limit} bytes already; try again in {self.retry_after_s} s"
+        return f"the {self.what} hold {self.limit} bytes already; try again in {self.retry_after_s} s"
 
 
 @attrs.define(auto_exc=True, str=False)

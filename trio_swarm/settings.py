@@ -28,6 +28,7 @@ QUEUE_FRAMES: Final = 16  # lets a feed's reader see pongs while an object is bu
 LARGE_MESSAGE_BYTES: Final = 64 * KIB  # of a feed: a larger one is alone in its lane, or 256 of 4 MiB would be there
 SPARE_CONNECTIONS: Final = 0.1  # of the limit, for short requests: at the limit the edge still has to say so
 FEED_TOPICS: Final = 10_000  # whose last number a feed remembers: as many as one journal holds
+SMALL_ANSWER_BYTES: Final = 4 * KIB  # an answer up to this is never refused, nor counted among `answers_bytes`
 PREFIXES: Final = 4_096  # of (stream, topic, type), encoded: a busy server's topics, not all it ever had
 STEPS_A_PASS: Final = 256  # encoded ranges remembered within a pass of the broadcaster: 16 MiB at most
 REFUSED_LIVES: Final = 10_000  # incarnations a store remembers as broken; each restarts at once, so few are needed
@@ -52,6 +53,7 @@ class Limits:
     event_bytes: int = 100 * KIB  # from clients; R33
     body_bytes: int = 1 * MIB  # one HTTP request body
     bodies_bytes: int = 128 * MIB  # of all requests under way, as decoded: 60 of the largest, 10,000 of a usual one
+    answers_bytes: int = 128 * MIB  # of large answers on their way: 120 full journals; a reader has its own at once
     message_bytes: int = 100 * KIB  # one WebSocket message from a client
     upstream_frame_bytes: int = 4 * MIB  # BitMEX opens with 709 KB
     memory_store_bytes: int = 64 * MIB  # `memory:` refuses beyond this

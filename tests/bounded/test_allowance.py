@@ -34,3 +34,18 @@ def test_never_above_the_limit_and_nothing_left(steps):
         share.give()
         share.give()
     assert allowance.held == 0
+
+
+def test_a_payload_that_several_hold():
+    """It is counted once, until the last has given it back; another that is equal is another."""
+    allowance = Allowance(5)
+    first, second = allowance.share(), allowance.share()
+    payload, equal = bytes(bytearray(b"abc")), bytes(bytearray(b"abc"))
+    assert [True, True, False] == [first.hold(payload), second.hold(payload), allowance.share().hold(equal)]
+    assert allowance.statistics() == AllowanceStatistics(held=3, limit=5, refused=1)
+    first.give()
+    first.give()
+    assert allowance.held == 3
+    with second:
+        pass
+    assert allowance.held == 0

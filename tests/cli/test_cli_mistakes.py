@@ -51,6 +51,8 @@ def check(result, *words):
         (["replay", "x.jsonl", "--speed", "0"], ["--speed"]),
         (["record", "ws://h"], ["FILE"]),
         (["record", "ws://h", "f", "--second", "1"], ["--second"]),
+        (["serve", "--feed", "cb=coinbase:http://h"], ["feed cb: 'http://h'"]),
+        (["completion"], ["bash, zsh, fish"]),
         (["serve", "--objects", ""], ["--objects game", "game.py"]),
         (["serve", "--objects", "game.py"], ["write `--objects game`"]),
         (["serve", "--objects", "./game"], ["write `--objects game`"]),
@@ -138,6 +140,13 @@ def test_a_port_that_is_taken(invoke):
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         for command in ("serve", "demo"):
             check(invoke(command, "--bind", bind), bind, "Address already in use; give another with --bind HOST:PORT\n")
+
+
+def test_a_replay_has_no_settings(invoke):
+    """What it cannot be given it does not speak of."""
+    result = invoke("replay", "x.jsonl", "--bind", "0.0.0.0:0")
+    check(result, "say --open if that is meant")
+    assert "open = true" not in result.stderr
 
 
 @given(

@@ -358,3 +358,38 @@ def test_the_log_under_another_host(form, host_has_its_own, access, ours, writte
     assert structlog.get_config()["processors"] == before
     assert structlog.is_configured() == host_has_its_own
     structlog.reset_defaults()
+
+
+def test_a_renderer_with_a_defect_does_not_end_the_log():
+    """What it raises is counted, and the lines go on."""
+    written = []
+    asked = []
+
+    def remark(dropped):
+        asked.append(dropped)
+        if len(asked) < 3:
+            raise ZeroDivisionError
+        return b"dropped %d\n" % dropped if dropped else b""
+
+    def write(data):
+        written.append(data)
+        return len(data)
+
+    lines = LineSink(write, remark)
+    for number in range(4):
+        before = len(asked)
+        lines.write(b"%d\n" % number)
+        lines.flush()
+        wait_until(lambda before=before: len(asked) > before)
+    lines.close()
+    said = b"".join(written)
+    assert [b"0", b"1", b"2", b"3"] == [line for line in said.splitlines() if not line.startswith(b"dropped")]
+    assert said.count(b"dropped 2\n") == 1
+    assert 2 == lines.statistics().dropped
+
+
+def wait_until(holds):
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
-from trio_swarm.cli.input_lines import LONGEST_LINE, MOST_BYTES, MOST_LINES, Lines, LineTooLong
+from trio_swarm.cli.input_lines import LONGEST_LINE, MOST_BYTES, MOST_LINES, InputFailed, Lines, LineTooLong
 
 PUBLISH = [sys.executable, "-m", "trio_swarm.cli", "publish"]
 
@@ -147,7 +148,7 @@ async def test_a_lost_answer_is_no_second_event():
         lines = b"".join(b"%d\n" % number for number in range(MOST_LINES + 10))
         code, said, notes = await run(f"{host}/channel/a", stdin=lines)
     assert (0, f"published {MOST_LINES + 10} events, the last is 4-0\n") == (code, said)
-    assert 2 == notes.count("trying again in")
+    assert 2 == notes.count("trying again ")
     first, lost, busy, done = requests
     assert lost == busy == done
     assert first[0] != lost[0]
@@ -215,6 +216,54 @@ async def test_ctrl_c_says_how_far_it_came(child):
         finally:
             process.kill()
             await process.stdin.aclose()
+            await process.stderr.aclose()
+
+
+@pytest.mark.parametrize("data", [["1"], []], ids=["one", "lines"])
+async def test_ctrl_c_before_a_request_got_out(data):
+    """While nobody is reached nothing can have been published, and that is said."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        process = await trio.lowlevel.open_process(
+            [*PUBLISH, f"127.0.0.1:{closed.getsockname()[1]}/channel/a", *data],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            with trio.fail_after(20):
+                await process.stdin.send_all(b"1\n")
+                said = b""
+                while b"trying again" not in said:
+                    said += await process.stderr.receive_some(4096)
+                process.send_signal(signal.SIGINT)
+                assert 1 == await process.wait()
+                while more := await process.stderr.receive_some(4096):
+                    said += more
+            assert "Error: stopped; nothing was published" == said.decode().splitlines()[-1]
+        finally:
+            process.kill()
+            await process.stdin.aclose()
+            await process.stderr.aclose()
+
+
+async def test_ctrl_c_while_an_answer_is_awaited():
+    """A request that got out may have been done: that is not called nothing."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        process = await trio.lowlevel.open_process(
+            [*PUBLISH, f"127.0.0.1:{listener.getsockname()[1]}/channel/a", "1"], stderr=subprocess.PIPE
+        )
+        try:
+            with trio.fail_after(20):
+                peer, _ = await trio.to_thread.run_sync(listener.accept)
+                with peer:
+                    await trio.to_thread.run_sync(peer.recv, 4096)
+                    process.send_signal(signal.SIGINT)
+                    assert 1 == await process.wait()
+                said = await process.stderr.receive_some(4096)
+            assert b"Error: stopped; whether it was published is not known\n" == said
+        finally:
+            process.kill()
             await process.stderr.aclose()
 
 
@@ -310,6 +359,50 @@ async def test_batches_are_bounded_and_numbered():
     for batch in batches:
         assert number == batch.first
         number += len(batch.lines)
+
+
+async def test_a_descriptor_that_does_not_block_is_waited_for():
+    """Somebody who has the pipe open too may have made it so."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    batches = []
+
+    async def read():
+        lines = Lines(reading)
+        while more := await lines.next():
+            batches.extend(more)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            for line in (b"1\n2", b"2\n"):
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                os.write(writing, line)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            os.close(writing)
+    os.close(reading)
+    assert [(1, [b"1"]), (2, [b"22"])] == [(batch.first, batch.lines) for batch in batches]
+
+
+async def test_a_descriptor_that_cannot_be_read():
+    """It is told in the system's words."""
+    reading, writing = os.pipe()
+    with pytest.raises(InputFailed, match="Bad file descriptor"):
+        await Lines(writing).next()
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("input_", "words"), [("0>/dev/null", "standard input: cannot be read: Bad file"), ("<&-", "is closed: give DATA")]
+)
+async def test_an_input_that_is_none_is_one_sentence(input_, words):
+    """And exit code 2."""
+    script = f'exec "$@" localhost:9/channel/a - {input_}'
+    with trio.fail_after(20):
+        done = await trio.run_process(["sh", "-c", script, "sh", *PUBLISH], capture_stderr=True, check=False)
+    assert (2, 1) == (done.returncode, done.stderr.count(b"\n")), done.stderr
+    assert words in done.stderr.decode()
 
 
 async def test_a_line_without_end_is_not_kept():

@@ -268,7 +268,9 @@ async def test_a_recorder_that_is_killed_leaves_a_readable_file(tmp_path):
         (replay, ["c.jsonl", "--speed", "0"], 2, "--speed"),
         (replay, ["c.jsonl", "--loop", "--once"], 2, "exclude each other"),
         (record, ["http://x", "new.jsonl"], 2, "is not a WebSocket URL"),
-        (record, ["ws://127.0.0.1:1", "new.jsonl"], 1, "cannot connect"),
+        (record, ["ws://127.0.0.1:1", "new.jsonl"], 1, "cannot connect to 127.0.0.1:1: Connection refused"),
+        (record, ["ws://localhost:1/a", "new.jsonl"], 1, "cannot connect to localhost:1: Connection refused"),
+        (record, ["ws://no-such-host.invalid", "new.jsonl"], 1, "cannot connect to no-such-host.invalid: "),
         (record, ["ws://127.0.0.1:1", "c.jsonl"], 2, "exists already"),  # told before a connection is tried
         (record, ["ws://127.0.0.1:1", "no/such/new.jsonl"], 2, "there is no folder no/such"),
     ],

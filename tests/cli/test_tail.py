@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_swarm.cli.lines import json_line, plain_line, printable
+from trio_swarm.cli.lines import again_in, json_line, note, plain_line, printable
 from trio_swarm.client import Event, Gap, Problem, Snapshot, Status
 
 CERTIFICATE = str(Path(__file__).parents[1] / "edge" / "localhost.pem")
@@ -158,7 +158,7 @@ async def test_it_goes_on_after_the_service_was_killed_and_is_back(child, scheme
             assert [1] == await tail.data(1)
             service.process.kill()
             await service.process.wait()
-            await tail.until(lambda tail: any("trying again in" in note for note in tail.notes))
+            await tail.until(lambda tail: any("trying again" in note for note in tail.notes))
             async with child("serve", "--bind", bind):
                 await tail.until(lambda tail: "connected again" in tail.notes)
                 await post(url, {"data": 2})
@@ -472,3 +472,25 @@ def test_plain_lines_cannot_steer_a_terminal():
     assert ("12:00:00", "k/a", "m", nasty) == (at, stream, kind, json.loads(data))
     assert nasty == json.loads(f'"{topic}"')
     assert "plain ü 漢" == printable("plain ü 漢")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ('{"feed":"cb","state":"live","reason":null}', "feed cb is live"),
+        ('{"feed":"cb","state":"live"}', "feed cb is live"),
+        ('{"feed":"cb","state":"down","reason":"the feed was silent"}', "feed cb is down: the feed was silent"),
+        ('{"feed": 1}', 'status: {"feed":1}'),
+        ("nothing of ours", "status: nothing of ours"),
+    ],
+)
+def test_a_status_is_a_sentence(data, said):
+    """Of a feed of ours it says how that is; anything else is shown as it came."""
+    assert said == note(Status("hub/cb", data))
+
+
+def test_when_it_tries_again():
+    """Nobody waits for 0.0 s."""
+    assert ["trying again at once", "trying again in 0.1 s", "trying again in 12.3 s"] == [
+        again_in(seconds) for seconds in (0.04, 0.06, 12.3)
+    ]

@@ -1,6 +1,7 @@
 """`trio-swarm top`, at a real service: printed once, as JSON, and in a terminal of its own."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -14,8 +15,13 @@ from contextlib import suppress
 import httpx
 import pytest
 import trio
+from rich.console import Console
 
 from trio_swarm.cli.figures import Look, Rates, busiest, feeds
+from trio_swarm.cli.top import _WIDE
+from trio_swarm.cli.top_view import draw
+from trio_swarm.cli.viewing import find_socket
+from trio_swarm.errors import SettingsError
 
 PATIENCE_S = 15.0
 
@@ -167,6 +173,77 @@ async def test_ctrl_c_and_the_end_of_the_service(child, runtime):
                 terminal.process.kill()
                 terminal.process.wait()
                 os.close(terminal.number)
+
+
+# Where it is looked for, and what it draws
+
+
+@pytest.mark.parametrize("where", ["localhost:8123", "127.0.0.1:8123", "[::1]:8123", "http://localhost:8123/", "8123"])
+def test_an_address_is_no_file(runtime, where):
+    """HOST:PORT means the same as the URL, and as the port alone."""
+    assert runtime / "trio-swarm" / "8123.sock" == find_socket(where)
+
+
+@pytest.mark.parametrize("where", ["99999", "0", "localhost:99999", "localhost:0", "localhost:http", "example.org:80"])
+def test_an_address_that_is_none(runtime, where):
+    """A port out of range is said to be that, and not looked for as a file."""
+    with pytest.raises(SettingsError, match=r"port|Port|not a URL|another machine"):
+        find_socket(where)
+
+
+REASON = "cannot connect to " + "far.away." * 12 + "example: Connection refused"
+
+
+def told_of(name="demo", reason=REASON, **statistics):
+    feed = {"object": f"hub/{name}", "name": name, "state": "connecting", "statistics": {"failures": 12345}}
+    feed["statistics"]["reason"] = reason
+    process = {"pid": 1234567, "rss_bytes": 98_765_432.1, "cpu_s": 1.0}
+    told = {"uptime_s": 90061.0, "process": process, "directory": {"feeds": [feed], "objects": {}}, **statistics}
+    budget = {"bytes": 12_345_678_901}
+    return Look({"version": "0.1.0", "bind": "127.0.0.1:8000", "budget": budget, "statistics": told})
+
+
+def drawn(look, width):
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(draw(look, look))
+    return console.file.getvalue().splitlines()
+
+
+def test_eighty_columns():
+    """Only the last failure gives way: a feed's name and state are there in full, and so is each number."""
+    lines = drawn(told_of(), 80)
+    assert all(len(line) <= 80 for line in lines)
+    [row] = [line for line in lines if line.startswith("demo ")]
+    assert ["demo", "hub/demo", "connecting", "0", "12345", "cannot"] == row.split()[:6]
+    assert row.rstrip().endswith("…")
+    assert "trio-swarm 0.1.0 on 127.0.0.1:8000, process 1234567, up 25:01:01" == lines[0].rstrip()
+    [memory] = [line for line in lines if line.startswith("memory")]
+    assert "memory       94.2 MiB of 11,773.8 MiB at worst (1%)" == memory.rstrip()
+
+
+def test_names_that_are_too_long_for_the_terminal():
+    """Of each enough stays to know it by, and short columns stay whole."""
+    [row] = [line for line in drawn(told_of("n" * 150), 80) if line.startswith("nnn")]
+    assert row.startswith("n" * 19)
+    assert "hub/nnnnnnnnnnnnn" in row
+    assert "connecting" in row
+
+
+def test_a_pipe_is_as_wide_as_it_needs_to_be():
+    """Nothing is cut or wrapped where no terminal has an edge."""
+    [row] = [line for line in drawn(told_of("n" * 150), _WIDE) if line.startswith("nnn")]
+    assert REASON in row
+    assert "n" * 150 in row
+
+
+async def test_a_pipe_gets_all_of_it(child, runtime):
+    """The command itself draws so."""
+    feed = f"f=coinbase:ws://127.0.0.1:1/{'x' * 100}#BTC-USD"
+    name = "n" * 120
+    async with child("serve", "--bind", "127.0.0.1:0", "--feed", feed.replace("f=", f"{name}=")):
+        done = await run_top("--once")
+    assert name in done.stdout.decode()
+    assert "cannot connect to 127.0.0.1:1: Connection refused" in done.stdout.decode()
 
 
 # What it works out

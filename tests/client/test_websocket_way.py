@@ -1,5 +1,7 @@
 """Streams over WebSockets that outlive their connections, in virtual time, over memory streams."""
 
+import base64
+import hashlib
 import json
 
 import attrs
@@ -69,6 +71,28 @@ class Talk(WebSocket):
                 self.heard.append(await connection.receive())
         if self.close is not None:
             await connection.close(*self.close)
+
+
+def in_one_piece(*messages, close):
+    """Messages, where there are any after the subscription was read, and a close: the client has all at once."""
+    code, reason = close
+    texts = [json.dumps(each).encode() for each in messages]
+    goodbye = code.to_bytes(2, "big") + reason.encode()
+    frames = [bytes([0x81, 126]) + (200).to_bytes(2, "big") + text.ljust(200) for text in texts]
+
+    async def act(peer):
+        key = peer.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()  # noqa: S324 - as the RFC says
+        head = "HTTP/1.1 101 Yes\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        answer = f"{head}sec-websocket-accept: {accept}\r\n\r\n".encode()
+        if messages:
+            await peer.send(answer)
+            assert await peer.stream.receive_some(65536)
+            answer = b""
+        await peer.send(answer + b"".join(frames) + bytes([0x88, len(goodbye)]) + goodbye)
+        await peer.until_gone()
+
+    return act
 
 
 def opened(stream, id="0-0", **more):
@@ -151,6 +175,26 @@ async def test_close_codes_that_say_do_not(autojump_clock, code):
     happened = await collect(service, "k/a")
     assert f"the service closed with {code} (because)" == refusal(happened)
     assert [("1-0", "1")] == events(happened)
+
+
+async def test_a_close_before_the_subscription(autojump_clock):
+    """It means what it means later, though what is seen first is that nothing can be sent."""
+    service = ScriptedService(
+        in_one_piece(close=(1001, "the service shuts down; retry_ms=4200")), in_one_piece(close=(4503, "full")),
+    )  # fmt: skip
+    happened = await collect(service, "k/a")
+    assert [("the service closed with 1001 (the service shuts down; retry_ms=4200)", 5.2)] == lost(happened)
+    assert "the service closed with 4503 (full)" == refusal(happened)
+
+
+async def test_a_pong_that_cannot_be_sent(autojump_clock):
+    """What the service said before it closed is still told, and its close judged."""
+    results = {"type": "batch_subscribed", "data": {"results": [opened("k/a")]}}
+    said = [event("k/a", f"{n}-0", n) for n in range(1, 9)]
+    service = ScriptedService(in_one_piece(results, *said[:7], {"type": "ping"}, said[7], close=(4503, "full")))
+    happened = await collect(service, "k/a")
+    assert [(f"{n}-0", str(n)) for n in range(1, 9)] == events(happened)
+    assert "the service closed with 4503 (full)" == refusal(happened)
 
 
 async def test_retry_ms_is_waited_for_once(autojump_clock):

@@ -124,6 +124,62 @@ async def test_the_shutdown_tells_everyone_when_to_come_back(foreign):
 
 
 @FOREIGN
+async def test_a_call_over_a_websocket_is_waited_for(foreign):
+    """One under way as the shutdown begins is answered before its client is told goodbye."""
+    async with open_service(foreign=foreign) as service, service.ws() as ws:
+        await ws.send(type="call", messageId="1", data={"stream": "room/a", "method": "wait", "arguments": [0.2]})
+        await until(service.swarm.directory.hosts)
+        service.shutdown.set()
+        code, _, came = await ws.closed()
+        assert (1001, [{"type": "result", "messageId": "1", "data": {"result": "waited"}}]) == (code, came)
+
+
+@FOREIGN
+async def test_a_change_over_a_websocket_is_refused_once_the_shutdown_has_begun(foreign):
+    """Readers that have been told goodbye would not see it; here they wait for a call."""
+    publication = {"stream": "room/a", "data": 1}
+    call = {"stream": "room/a", "method": "count"}
+    async with (
+        open_service(quick(shutdown_s=10.0), foreign=foreign) as service,
+        service.ws() as busy,
+        service.ws() as ws,
+    ):
+        await busy.send(type="call", data={"stream": "room/b", "method": "wait", "arguments": [1.0]})
+        await until(service.swarm.directory.hosts)
+        service.shutdown.set()
+        await until(lambda: not service.edge.accepting)
+        await ws.send(type="publish", messageId="1", data=publication)
+        await ws.send(type="call", messageId="2", data=call)
+        code, _, came = await ws.closed()
+        refused = [(each["type"], each["messageId"], each["code"]) for each in came]
+        assert (1001, [("error", "1", "shutting_down"), ("error", "2", "shutting_down")]) == (code, refused)
+        assert service.swarm.streams.get("room/a") is None
+
+
+async def test_a_connection_whose_first_request_is_on_its_way_is_answered():
+    """One made just before the shutdown: streams and changes are refused in words; with each answer it is closed."""
+    async with (
+        open_service() as service,
+        service.http() as stream,
+        service.http() as change,
+        service.http() as other,
+    ):
+        await until(lambda: service.connection_class.statistics().connections == 3)
+        service.shutdown.set()
+        await until(lambda: not service.edge.accepting)
+        for http, method, path, status in [
+            (stream, "GET", "/v1/room/a/events", 503),
+            (change, "POST", "/v1/room/a/call/count", 503),
+            (other, "GET", "/healthz", 200),
+        ]:
+            await http.request(method, path)
+            response = await http.response()
+            said = await http.body()
+            assert (status, b"close") == (response.status_code, dict(response.headers)[b"connection"])
+            assert (b"shutting_down" in said) == (status == 503)
+
+
+@FOREIGN
 async def test_a_shutdown_among_clients_that_do_not_read_is_over_in_time(foreign):
     """Whoever does not take its goodbye is ended by force, within `shutdown_s`."""
     settings = attrs.evolve(Settings(), liveness=LivenessSettings(shutdown_s=1.0))
@@ -182,6 +238,25 @@ async def test_to_abort_twice_is_to_abort_once():
         client.abort("test")
         service.edge.clients.leave(client)
         assert service.swarm.streams.get("room/a").subscribers == 0
+
+
+@FOREIGN
+async def test_two_goodbyes_at_once_are_one(foreign):
+    """The host's end and the lifespan's, both at a stream: it is told once when to come back, and ended once."""
+    with structlog.testing.capture_logs() as log:
+        async with open_service(foreign=foreign) as service, await service.connect() as stream:
+            await stream.send_all(EVENTS % b"room")
+            seen = b""
+            while b"event: hello" not in seen:
+                seen += await stream.receive_some()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(service.edge.drain)
+                nursery.start_soon(service.edge.drain)
+                with trio.fail_after(PATIENCE_S):
+                    while part := await stream.receive_some():
+                        seen += part
+        assert (1, True) == (seen.count(b"retry: "), seen.endswith(b"\r\n0\r\n\r\n"))
+    assert [] == [entry for entry in log if entry["log_level"] == "error"]
 
 
 async def test_two_closes_at_once_are_one():

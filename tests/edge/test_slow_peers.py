@@ -16,11 +16,12 @@ import psutil
 import pytest
 import trio
 from edge_service import CERTIFICATE, PATIENCE_S, open_service, until
+from test_edge_websocket import raw_websocket
 
 from trio_swarm.edge import reasons
 from trio_swarm.settings import JournalSettings, LivenessSettings, ObjectSettings, Settings, StallSettings
 from trio_swarm.testing import leaks
-from trio_swarm.testing.slow_peers import ENDED, RESET, SLOW_PEERS, STAYING, be_slow
+from trio_swarm.testing.slow_peers import ENDED, PONG, RESET, SLOW_PEERS, STAYING, be_slow
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "deadlines.md").read_text(encoding="utf-8")
 FAR_S = 60.0  # a time that has no part in a test
@@ -164,6 +165,31 @@ async def test_a_row_of_the_table(row, way):
         now = await resting()
         assert at_rest == now, now[0] - at_rest[0]
     assert before == psutil.Process().num_fds()
+
+
+@pytest.mark.parametrize("first", [b"", PONG], ids=["alone", "behind a pong"])
+@pytest.mark.parametrize("head", [b"\x81", b"\x81\xfe\x40", b"\x81\xfe\x40\x00mask", b"\x89\x84mask12"])
+async def test_a_frame_that_is_announced_has_its_time(first, head):
+    """Whatever part of it has come, and whatever stood before it in the same read; then the connection is cut."""
+    async with open_service(short("liveness.body_s")) as service, await raw_websocket(service) as stream:
+        began = trio.current_time()
+        await stream.send_all(first + head)
+        with trio.fail_after(PATIENCE_S), pytest.raises(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+        assert trio.current_time() - began >= LIMIT_S
+        assert {reasons.SLOW_MESSAGE: 1} == service.connection_class.statistics().aborted
+
+
+async def test_a_frame_that_came_in_pieces_is_over():
+    """Its clock stops with its last byte."""
+    async with open_service(short("liveness.body_s")) as service, await raw_websocket(service) as stream:
+        for part in (PONG + b"\x8a", b"\x80\0\0", b"\0\0" + PONG):
+            await stream.send_all(part)
+            await trio.sleep(0.01)
+        await trio.sleep(LIMIT_S * 1.5)
+        assert {} == service.connection_class.statistics().aborted
+        assert 1 == service.connection_class.statistics().connections
 
 
 async def resting():

@@ -175,9 +175,9 @@ async def test_a_stream_outlives_every_clock():
 
 
 async def test_an_idle_connection_ends_with_the_serving():
-    """A shutdown does not wait for connections between two requests, nor for ones that have said nothing yet."""
+    """A shutdown does not wait for connections between two requests; nor, after `closing_s`, for ones without any."""
     async with (
-        served(App(hello)) as server,
+        served(App(hello), closing_s=0.2) as server,
         await connect(server.port) as silent,
         await connect(server.port) as used,
     ):
@@ -662,3 +662,32 @@ async def test_our_tls_speaks_http11_only_and_writes_through_asgi(configured_by,
         async with await connect(server.port) as other:
             await other.send_all(b"not a handshake")
             assert b"HTTP" not in await read_to_end(other)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("upload", [0, 3 << 20], ids=["request", "refused upload"])
+async def test_an_end_over_tls_is_told_apart_from_a_cut(version, upload):
+    """The answer ends in TLS's own goodbye, also while bytes still come that nobody wants; they do not destroy it."""
+
+    async def refuse(app, scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 413, "headers": []})
+        await send({"type": "http.response.body", "body": b"too much" * 10_000})
+
+    context = ssl.create_default_context(cafile=PEM)
+    context.maximum_version = version
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % upload
+    async with served(App(refuse), tls=PEM) as server:
+        stream = trio.SSLStream(await connect(server.port), context, server_hostname="localhost")
+        await stream.send_all(head)
+        for _ in range(0, upload, 64 * 1024):
+            await stream.send_all(bytes(64 * 1024))
+        said = b""
+        with trio.fail_after(PATIENCE):
+            while part := await stream.receive_some():  # raises where the goodbye is missing
+                said += part
+        assert 10_000 == said.count(b"too much")
+        with trio.fail_after(PATIENCE):
+            await trio.aclose_forcefully(stream)
+            await eventually(lambda: not server.connection_class.statistics().connections)
+        assert {} == server.connection_class.statistics().aborted

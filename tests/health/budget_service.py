@@ -45,6 +45,7 @@ def small_settings(feed_url="ws://127.0.0.1:9/"):
             idle_journal_bytes=12 * MIB,
             subscribed_topics=24_000,
             bodies_bytes=16 * MIB,
+            answers_bytes=16 * MIB,
             memory_store_bytes=12 * MIB,
             shared_range_bytes=8 * MIB,
             upstream_frame_bytes=1 * MIB,

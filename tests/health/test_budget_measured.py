@@ -240,6 +240,18 @@ def fill_requests(running):
     return rows("requests under way") + len(running.clients) * budget.DIRECT_BYTES
 
 
+def fill_answers_on_their_way(running):
+    """Histories of clients that take nothing."""
+    running.do("publish", stream="room/long", topics=["topic"], size=100_000, count=20)
+    share = SETTINGS.limits.answers_bytes
+    before = len(running.clients)
+    while running.statistics()["answers"]["held"] < 0.85 * share:
+        running.head(running.connect(receive_bytes=4096), "GET", "/v1/room/long/history?since=0-0&limit=1000")
+        time.sleep(0.1)
+    journal = 20 * 100_000
+    return rows("answers on their way") + (len(running.clients) - before) * budget.DIRECT_BYTES + journal
+
+
 def fill_answers(running):
     """As many answers as are kept, of the largest size that is."""
     clients = [running.websocket() for _ in range(10)]
@@ -300,8 +312,8 @@ def fill_feed(running):
 
 
 FILLS = [
-    fill_connections, fill_slow_readers, fill_requests, fill_answers, fill_publications, fill_live_journals,
-    fill_idle_journals, fill_objects, fill_store, fill_feed,
+    fill_connections, fill_slow_readers, fill_requests, fill_answers, fill_answers_on_their_way, fill_publications,
+    fill_live_journals, fill_idle_journals, fill_objects, fill_store, fill_feed,
 ]  # fmt: skip
 
 
@@ -332,6 +344,7 @@ def test_all_together():
         fill_idle_journals(running)
         fill_store(running)
         fill_requests(running)
+        fill_answers_on_their_way(running)
         fill_live_journals(running)
         fill_feed(running)
         fill_slow_readers(running, SETTINGS.limits.connections - 10)

@@ -6,12 +6,23 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from trio_swarm.errors import SettingsError
-from trio_swarm.health.control import find_folder, find_sockets, open_control, prepare_folder, run_found_control
+from trio_swarm.health.control import (
+    answers,
+    find_folder,
+    find_sockets,
+    open_control,
+    prepare_folder,
+    run_found_control,
+)
 from trio_swarm.settings import VIEWERS
 from trio_swarm.testing.leaks import assert_no_leaks
 
@@ -125,7 +136,7 @@ async def test_what_is_there_already(tmp_path):
     await trio.run_process([sys.executable, "-c", script, str(path)], check=False)
     assert path.is_socket()
     async with open_control(path, Teller()):
-        with pytest.raises(SettingsError, match="another service answers"):
+        with pytest.raises(SettingsError, match="another service's socket"):
             async with open_control(path, Teller()):
                 pass
         viewer = await view(path)
@@ -138,6 +149,88 @@ async def test_what_is_there_already(tmp_path):
             async with open_control(tmp_path / name, Teller()):
                 pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@contextmanager
+def without_permission(path):
+    """As a user who may not connect: root is another one for the time of the block."""
+    if os.geteuid():
+        path.chmod(0)
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_another_user_s_socket_stays():
+    """In a folder that all may write to: what may not be tried is not taken for dead."""
+
+    async def enter(path):
+        async with open_control(path, Teller()):
+            pass
+
+    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as listener:
+        folder = Path(name)
+        folder.chmod(0o777)  # and not sticky
+        path = folder / "service.sock"
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen()
+        before = path.stat().st_ino
+        with without_permission(path), pytest.raises(SettingsError, match="another service's socket"):
+            trio.run(enter, path)
+        assert [before] == [each.stat().st_ino for each in folder.iterdir()]
+
+
+async def test_at_the_end_only_its_own_file_is_removed(tmp_path):
+    """Somebody removed ours and put another in its place."""
+    path = tmp_path / "service.sock"
+    with socket.socket(socket.AF_UNIX) as another:
+        async with open_control(path, Teller()):
+            path.unlink()
+            another.bind(str(path))
+        assert [path] == list(tmp_path.iterdir())
+
+
+async def test_while_its_file_is_there_it_answers(tmp_path):
+    """Also between its cancellation and its end, or the next service would take the file for a dead one's."""
+    path = tmp_path / "service.sock"
+    with trio.CancelScope() as scope:
+        async with open_control(path, Teller()):
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+                assert path.exists()
+                assert answers(path)
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_a_socket_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    """Neither where its path is too long for a socket, nor where it cannot have its name."""
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    with pytest.raises(SettingsError, match="path too long"):
+        async with open_control(tmp_path / ("x" * 110), Teller()):
+            pass
+    monkeypatch.setattr(Path, "rename", refuse)
+    with assert_no_leaks(), pytest.raises(SettingsError, match="Operation not permitted"):
+        async with open_control(tmp_path / "service.sock", Teller()):
+            pass
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_other_threads_keep_their_umask(tmp_path, monkeypatch):
+    """It is the whole process's, and a file made meanwhile would have modes of ours."""
+    changed = []
+    monkeypatch.setattr(os, "umask", lambda mask: changed.append(mask) or 0o022)
+    async with open_control(tmp_path / "service.sock", Teller()):
+        assert 0o600 == stat.S_IMODE((tmp_path / "service.sock").stat().st_mode)
+    assert [] == changed
 
 
 def test_the_folder(tmp_path):

@@ -282,6 +282,49 @@ async def test_a_closed_store_says_so(tmp_path):
         assert {"a": b"1"} == await store.get_many(GAME, ["a"])
 
 
+async def test_a_close_waits_for_the_reads_that_have_begun(tmp_path):
+    """More of them than there are readers: each is answered, none is told of the close."""
+    store = await SqliteStorage.open(tmp_path / "swarm.db")
+    assert await commit(store, GAME, {"a": b"1"}) is None
+    answers = []
+
+    async def read():
+        answers.append(await store.get_many(GAME, ["a"]))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(read)
+        for _ in range(2):  # the first may come before theirs
+            await trio.lowlevel.checkpoint()
+        await store.aclose()
+    assert [{"a": b"1"}] * 50 == answers
+    await store.aclose()
+
+
+async def test_one_file_has_one_owner_by_whatever_name(tmp_path):
+    """A symbolic link leads to the same lock; a hard link is refused."""
+    path = tmp_path / "swarm.db"
+    (tmp_path / "link.db").symlink_to(path)
+    async with opened(path):
+        with pytest.raises(StorageError, match="in use"):
+            await SqliteStorage.open(tmp_path / "link.db")
+    (tmp_path / "hard.db").hardlink_to(path)
+    with pytest.raises(StorageError, match="hard link"):
+        await SqliteStorage.open(path)
+
+
+async def test_a_forked_child_does_not_keep_the_lock(tmp_path):
+    """The lock is given back although somebody else has the descriptor still."""
+    path = tmp_path / "swarm.db"
+    async with opened(path) as store:
+        kept = os.dup(store._ownership._fd)
+    try:
+        async with opened(path):
+            pass
+    finally:
+        os.close(kept)
+
+
 def _write(path, content):
     path.write_bytes(content)
 

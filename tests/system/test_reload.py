@@ -4,13 +4,14 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ class Child(DurableObject):
     async def look(self) -> str:
         command = [sys.executable, "-c", LOOK]
         return subprocess.run(command, capture_output=True, check=True, close_fds=False).stdout.decode()
+
+    @exposed
+    async def speak(self) -> None:
+        print("words")
 
     @exposed
     async def version(self) -> int:
@@ -144,6 +149,50 @@ async def test_a_reload_that_would_fail_changes_nothing(service, tmp_path):
         assert 1 == sayings(said, "reload_refused")
 
 
+async def test_a_check_that_cannot_be_run_changes_nothing(service):
+    """No descriptor is free: a line says so each time, and streams go on; when some are, the next one comes about."""
+    said = bytearray()
+    async with service("serve", "--bind", "127.0.0.1:0", said=said) as (process, port), streaming(port) as stream:
+        with no_descriptor_free(process.pid):
+            for times in (1, 2):
+                os.kill(process.pid, signal.SIGHUP)
+                await wait_for(lambda times=times: sayings(said, "reload_refused") == times)
+        assert 2 == sayings(said, "the check cannot be run: [Errno 24] Too many open files")
+        assert 200 == await post(port, b'{"data": "still here"}')
+        await reads_until(stream, b"still here")
+        await reload(process, said)
+    assert 0 == process.returncode
+
+
+@contextmanager
+def no_descriptor_free(pid):
+    """Nothing more can be opened, by a process that has its standard streams."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@asynccontextmanager
+async def streaming(port):
+    """A client of `channel/a` that has been greeted."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"GET /v1/channel/a/events HTTP/1.1\r\nHost: h\r\n\r\n")
+        await reads_until(stream, b"event: hello")
+        yield stream
+
+
+async def reads_until(stream, words):
+    seen = b""
+    with trio.fail_after(20):
+        while words not in seen:
+            received = await stream.receive_some(4096)
+            assert received, seen
+            seen += received
+
+
 async def post(port, body):
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         head = "POST /v1/channel/a/publish HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
@@ -179,6 +228,24 @@ async def test_impatient_hangups_end_nothing(service):
         assert 200 == (await ask(port))[0]
         assert process.poll() is None
     assert 0 == process.returncode
+
+
+async def test_nobody_reads_what_it_prints(service, tmp_path):
+    """Its stdout has lost its reader, and there are words of an object for it: it begins again all the same."""
+    (tmp_path / "speaking.py").write_text(MODULE)
+    options = {"launcher": ["sh", "-c", 'exec "$0" "$@" 2>log'], "environment": {"PYTHONUNBUFFERED": ""}}
+    logged = (tmp_path / "log").read_bytes
+    async with service("serve", "--bind", "127.0.0.1:0", "--objects", "speaking", cwd=tmp_path, **options) as (
+        process,
+        port,
+    ):
+        await wait_for(lambda: sayings(logged(), "service_ready"))  # else it finds out by its own words
+        await process.stdout.aclose()
+        for times in (2, 3):
+            await call(port, "speak")
+            os.kill(process.pid, signal.SIGHUP)
+            await wait_for(lambda times=times: sayings(logged(), "service_ready") == times)
+    assert (0, 0) == (process.returncode, sayings(logged(), "Traceback"))
 
 
 @asynccontextmanager
@@ -261,6 +328,11 @@ def test_a_terminal_that_is_closed_ends_it():
         while b"serves on" not in said:
             assert select.select([terminal], [], [], deadline - time.monotonic())[0], said
             said += os.read(terminal, 4096)
+        with no_descriptor_free(pid):  # then nobody can look whether the terminal is there: it is
+            os.kill(pid, signal.SIGHUP)
+            while b"reload_refused" not in said:
+                assert select.select([terminal], [], [], deadline - time.monotonic())[0], said
+                said += os.read(terminal, 4096)
         os.close(terminal)
         while not os.waitpid(pid, os.WNOHANG)[0]:
             assert time.monotonic() < deadline

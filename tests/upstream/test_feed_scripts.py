@@ -53,7 +53,7 @@ def meaning(behaviour):
     """How long such a connection lasts, whether it came up, and why it ended."""
     match behaviour:
         case Refuse():
-            said = 0.0, False, "cannot connect: connection refused"
+            said = 0.0, False, "cannot connect to upstream.test: connection refused"
         case Reject(status):
             said = 0.0, False, f"refused with HTTP {status}"
         case Hang():

@@ -18,12 +18,13 @@ class AllowanceStatistics:
 class Allowance:
     """At most `limit`, of whatever is counted, held by all together."""
 
-    __slots__ = ("held", "limit", "refused")
+    __slots__ = ("_holders", "held", "limit", "refused")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
         self.refused = 0
+        self._holders: dict[int, int] = {}  # of a payload that several hold, by its identity
 
     def take(self, count: int) -> bool:
         """Hold so many more; False, and nothing is held, where that is too many."""
@@ -37,6 +38,21 @@ class Allowance:
         """Hold so many no longer."""
         self.held -= count
 
+    def hold(self, payload: bytes) -> bool:
+        """Hold a payload, which is counted once however many hold it; False as `take`."""
+        holders = self._holders.get(id(payload), 0)
+        if not holders and not self.take(len(payload)):
+            return False
+        self._holders[id(payload)] = holders + 1
+        return True
+
+    def release(self, payload: bytes) -> None:
+        """Hold a payload no longer."""
+        self._holders[id(payload)] -= 1
+        if not self._holders[id(payload)]:
+            del self._holders[id(payload)]
+            self.give(len(payload))
+
     def share(self) -> "Share":
         """What one of the many holds; as a context manager it gives all back at its end."""
         return Share(self)
@@ -49,10 +65,11 @@ class Allowance:
 class Share:
     """See `Allowance.share`."""
 
-    __slots__ = ("_allowance", "held")
+    __slots__ = ("_allowance", "_payload", "held")
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
+        self._payload: bytes | None = None
         self.held = 0
 
     @property
@@ -68,6 +85,13 @@ class Share:
     ) -> None:
         self.give()
 
+    def hold(self, payload: bytes) -> bool:
+        """See `Allowance.hold`; one payload a share, which `give` gives back too."""
+        if not self._allowance.hold(payload):
+            return False
+        self._payload = payload
+        return True
+
     def take(self, count: int) -> bool:
         """See `Allowance.take`."""
         if not self._allowance.take(count):
@@ -79,5 +103,8 @@ class Share:
         """Give back so many, or all. Giving all is idempotent."""
         if count is None:
             count = self.held
+            if self._payload is not None:
+                self._allowance.release(self._payload)
+                self._payload = None
         self.held -= count
         self._allowance.give(count)

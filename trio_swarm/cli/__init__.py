@@ -3,12 +3,19 @@
 An operator's mistake is one sentence on stderr and exit code 2, never a traceback; a defect of ours keeps its own.
 """
 
+# ruff: noqa: E402 - Ctrl-C has its meaning before anything else takes time
+from trio_swarm.cli.early_interrupt import end_quietly
+
+end_quietly()
+
+import re
 from importlib import import_module
-from importlib.metadata import version
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from trio_swarm.cli.standard_output import cannot_write, is_lost
 from trio_swarm.errors import SwarmError
 
 COMMANDS = {
@@ -34,7 +41,8 @@ class Mistake(click.ClickException):
     exit_code = 2
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        super().__init__(re.sub(r"\s*\n\s*", " ", said))
 
 
 class _Commands(click.Group):
@@ -57,6 +65,17 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run; output that found no room is one sentence, whoever wrote it."""
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if not is_lost(error):
+                raise
+            lost = cannot_write(error)
+            lost.show()
+            raise SystemExit(lost.exit_code) from None
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -64,6 +83,8 @@ class _Commands(click.Group):
             raise Mistake(error) from error
         except BaseExceptionGroup as group:
             cause = _the_one(group)
+            if isinstance(cause, click.ClickException):
+                raise cause from group
             if not isinstance(cause, SwarmError):
                 raise
             raise Mistake(cause) from group
@@ -78,6 +99,8 @@ def _the_one(error: BaseException) -> BaseException:
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's shape
     if value:
+        from importlib.metadata import version  # noqa: PLC0415 - nothing else needs it
+
         click.echo(f"trio-swarm {version('trio-swarm')}")
         ctx.exit()
 

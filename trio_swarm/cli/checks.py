@@ -185,7 +185,7 @@ def _look_at_certificate(settings: Settings) -> str:
 
 def _look_at_feed(feed: FeedSettings) -> str:
     make_protocol(feed)
-    parse_url(feed.url)
+    parse_url(feed.url, f"feed {feed.name}")
     return f"{feed.protocol} at {feed.url}"
 
 

@@ -19,6 +19,14 @@ LONGEST_LINE: Final = 1 * MIB  # a service takes no larger request
 _READ_BYTES: Final = 64 * KIB
 
 
+class InputFailed(Exception):
+    """The descriptor cannot be read; `reason` is the system's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class LineTooLong(Exception):
     """A line has no end within what a service takes. `number` counts from 1."""
 
@@ -48,18 +56,28 @@ class Lines:
 
         Raises:
             LineTooLong: after everything before that line was given.
+            InputFailed: likewise.
         """
         while True:
             if len(self._rest) > LONGEST_LINE:
                 raise LineTooLong(self._number)
-            read = partial(os.read, self._descriptor, _READ_BYTES)
-            chunk = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            chunk = await self._read()
             if not chunk:
                 last, self._rest = self._rest, b""
                 return self._batches([last]) if last else []
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if lines:
                 return self._batches(lines)
+
+    async def _read(self) -> bytes:
+        read = partial(os.read, self._descriptor, _READ_BYTES)
+        while True:
+            try:
+                return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            except BlockingIOError:  # whoever else has it open may have made it so; no file that cannot be waited for
+                await trio.lowlevel.wait_readable(self._descriptor)
+            except OSError as error:
+                raise InputFailed(error.strerror or str(error)) from error
 
     def _batches(self, lines: list[bytes]) -> list[Batch]:
         batches: list[Batch] = []

@@ -16,6 +16,12 @@ Told = Event | Snapshot | Gap | Status | Problem
 _encode = msgspec.json.encode
 
 
+class _FeedState(msgspec.Struct):
+    feed: str
+    state: str
+    reason: str | None = None
+
+
 def json_line(told: Told) -> bytes:
     """One JSON object: `stream`, `id` and `topic` where they are known, `event`, `data`.
 
@@ -60,9 +66,15 @@ def note(told: Gap | Status | Problem) -> str:
         case Gap(after=after, before=before):
             return f"gap: what came after {after}, up to {before}, is gone"
         case Status(data=data):
-            return f"status: {_compact(data)}"
+            return _state(data)
         case Problem(message=message):
             return message
+
+
+def again_in(seconds: float) -> str:
+    """When a command will try again."""
+    said = f"{seconds:.1f}"
+    return "trying again at once" if said == "0.0" else f"trying again in {said} s"
 
 
 def say(sentence: str) -> None:
@@ -76,6 +88,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _state(data: str) -> str:
+    """The state of a feed, where it is told as a service of ours tells it."""
+    try:
+        told = msgspec.json.decode(data, type=_FeedState)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return f"status: {_compact(data)}"
+    return f"feed {told.feed} is {told.state}" + (f": {told.reason}" if told.reason else "")
 
 
 def _escape(character: str) -> str:

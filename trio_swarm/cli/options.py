@@ -1,7 +1,8 @@
 """The options that say what is served: `serve` takes them, and `check` the same."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -10,13 +11,26 @@ import click
 
 from trio_swarm.cli.log import LOG_OPTIONS
 from trio_swarm.errors import SettingsError
-from trio_swarm.settings import FeedSettings, Settings
+from trio_swarm.settings import MEMORY, FeedSettings, Settings
 from trio_swarm.settings_loading import load
 
-OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
-    click.option(
-        "--bind", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:8000 unless the settings say otherwise."
-    ),
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+BIND: Option = click.option(
+    "--bind", metavar="HOST:PORT", show_default=Settings().bind, help="Where to listen; port 0 is any."
+)
+CONTROL: Option = click.option(
+    "--control",
+    metavar="PATH",
+    show_default="one of this user's own",
+    help="The socket that `top` looks at; `off`: none.",
+)
+OPEN: Option = click.option(
+    "--open", "open_", is_flag=True, default=None, help="Listen beyond this machine, open to everybody."
+)
+
+OPTIONS: tuple[Option, ...] = (
+    BIND,
     click.option(
         "--config",
         metavar="FILE",
@@ -34,12 +48,15 @@ OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     ),
     click.option("--objects", "module", metavar="MODULE", help="Serve the DurableObject classes of a Python module."),
     click.option(
-        "--store", metavar="STORE", help="Where objects keep their state: memory:, or the path of an SQLite file."
+        "--store",
+        metavar="STORE",
+        show_default=MEMORY,
+        help="Where objects keep their state: memory:, or the path of an SQLite file.",
     ),
-    click.option("--control", metavar="PATH", help="The socket that `top` looks at; `off`: none. Else one is found."),
+    CONTROL,
     click.option("--certfile", metavar="FILE", help="Serve TLS with this certificate (PEM, with its chain)."),
     click.option("--keyfile", metavar="FILE", help="The certificate's key (PEM, without a passphrase)."),
-    click.option("--open", "open_", is_flag=True, default=None, help="Listen beyond this machine, open to everybody."),
+    OPEN,
     *LOG_OPTIONS,
 )
 
@@ -80,8 +97,15 @@ class Asked:
         return add_feeds(settings, [parse_feed(text) for text in self.feeds])
 
 
-def service_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options above; it is called with one `Asked`, and its own options by name."""
+def service_options(
+    command: Callable[..., None] | None = None, *, shown: Collection[str] | None = None
+) -> Callable[..., Any]:
+    """Give a command the options above; it is called with one `Asked`, and its own options by name.
+
+    `shown`: the parameters that its help tells of, where not all of them mean something to it.
+    """
+    if command is None:
+        return partial(service_options, shown=shown)
     names = {field.name for field in attrs.fields(Asked)}
 
     def gathered(**given: Any) -> None:
@@ -91,7 +115,10 @@ def service_options(command: Callable[..., None]) -> Callable[..., None]:
     gathered.__name__, gathered.__doc__ = command.__name__, command.__doc__
     gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
     for option in reversed(OPTIONS):
-        gathered = option(gathered)
+        option(gathered)
+    for parameter in gathered.__click_params__:  # type: ignore[attr-defined]
+        if shown is not None and parameter.name in names and parameter.name not in shown:
+            parameter.hidden = True
     return gathered
 
 

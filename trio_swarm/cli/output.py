@@ -12,6 +12,8 @@ from typing import Final
 
 import trio
 
+from trio_swarm.cli.standard_output import cannot_write
+
 _AT_ONCE: Final = select.PIPE_BUF  # a pipe that can be written to takes this much whole
 _LOOK_S: Final = 0.5  # how often a command that has nothing to say sees whether somebody listens
 
@@ -34,6 +36,7 @@ class Output:
 
         Raises:
             NobodyReads: and nobody will.
+            click.ClickException: there is no room.
         """
         view = memoryview(data)
         while view:
@@ -45,6 +48,8 @@ class Output:
                 await trio.lowlevel.wait_writable(self._descriptor)
             except BrokenPipeError:
                 raise NobodyReads from None
+            except OSError as error:
+                raise cannot_write(error) from error
             else:
                 view = view[written:]
 

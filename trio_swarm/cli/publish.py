@@ -9,9 +9,9 @@ import click
 import msgspec
 import trio
 
-from trio_swarm.cli.input_lines import Lines
+from trio_swarm.cli.input_lines import InputFailed, Lines
 from trio_swarm.cli.interruptible import until_signal
-from trio_swarm.cli.lines import printable, say
+from trio_swarm.cli.lines import again_in, printable, say
 from trio_swarm.cli.reaching import make_access, reaching
 from trio_swarm.cli.sending import Outgoing, Sending
 from trio_swarm.client.address import find_publish
@@ -59,7 +59,7 @@ def publish(
     cacert: str | None,
     insecure: bool,
 ) -> None:
-    r"""Publish DATA, which is JSON, into the object at URL; or each line of stdin, where DATA is `-` or left out.
+    """Publish DATA, which is JSON, into the object at URL; or each line of stdin, where DATA is `-` or left out.
 
     URL is http://HOST/KIND/ID, in any form that `trio-swarm tail` takes for one stream.
 
@@ -77,7 +77,7 @@ def publish(
     from there.
 
     Exit code 1: the service was away, or Ctrl-C. Exit code 2: it refused, or the command cannot be.
-    """
+    """  # noqa: D301 - click looks for the character
     address = find_publish(url)
     access = make_access(headers, address.headers, cacert, insecure=insecure)
     fields = _Fields(topic, type_, key, durable, message_id)
@@ -87,6 +87,8 @@ def publish(
     if events and fields != _Fields():
         raise click.UsageError("with --events each event says itself what its topic, type, key and messageId are")
     piped = data is None or data == "-"
+    if piped and sys.stdin is None:
+        raise click.UsageError("standard input is closed: give DATA")
     if data is None and sys.stdin.isatty():
         raise click.UsageError("give DATA, or lines on standard input")
     if piped and message_id is not None:
@@ -107,6 +109,8 @@ def _run(sending: Sending, work: Callable[[], Awaitable[None]], url: str, *, pip
     """Do it, and say how it went, in one sentence."""
 
     def state() -> str:
+        if sending.publisher.is_certain:
+            sending.under_way = 0
         if piped:
             return f"; {sending.account()}"
         return "; whether it was published is not known" if sending.under_way else ""
@@ -114,16 +118,16 @@ def _run(sending: Sending, work: Callable[[], Awaitable[None]], url: str, *, pip
     try:
         trio.run(until_signal, work)
     except ServiceUnavailable as error:
-        if not error.uncertain:
-            sending.under_way = 0
         raise click.ClickException(f"{printable(error.reason)}{state()}") from error
     except ServiceRefused as error:
         raise SettingsError(url, f"{printable(error.reason)}{state()}") from error
+    except InputFailed as error:
+        raise SettingsError("standard input", f"cannot be read: {error.reason}{state()}") from error
     except InvalidEvent as error:
         where = f"line {error.line}" if piped else "DATA"
         raise SettingsError(where, f"{error.reason}{state()}") from error
     if not sending.done:
-        raise click.ClickException(f"stopped{state()}")
+        raise click.ClickException(f"stopped{state() or '; nothing was published'}")
     if sending.doubtful:
         say(
             f"{sending.doubtful:,} of them may be there twice: "
@@ -204,4 +208,4 @@ def _on_one_line(json: bytes) -> bytes:
 
 
 def _tell_retry(reason: str, seconds: float) -> None:
-    say(f"{reason}; trying again in {seconds:.1f} s")
+    say(f"{reason}; {again_in(seconds)}")

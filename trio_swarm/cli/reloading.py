@@ -7,6 +7,8 @@ executes its own command line again. It keeps its number, and its listening sock
 connects meanwhile waits and is not refused. What was in memory alone is gone, as after any restart.
 """
 
+import contextlib
+import errno
 import os
 import signal
 import socket
@@ -25,6 +27,7 @@ from trio_swarm.edge.listeners import BACKLOG, addresses, open_listeners, tune
 from trio_swarm.settings import Settings
 
 CHECK_S: Final = 30.0  # a start takes one or two; a check that hangs is a mistake too
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing of what was to be opened
 
 _log = structlog.get_logger("trio_swarm.cli")
 
@@ -113,7 +116,10 @@ class Reloading:
         for each in (*held, *self._names):
             command += ["--held", each]
         with trio.move_on_after(CHECK_S):
-            done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+            try:
+                done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+            except (OSError, RuntimeError) as error:  # no descriptor, process or memory; no thread to begin it from
+                return f"the check cannot be run: {error}"
             if done.returncode == 0:
                 return None
             try:
@@ -134,8 +140,10 @@ class Reloading:
         environment = dict(os.environ)
         self.supervision.hand_over(environment)
         hand_over(self._held, environment)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # whoever read it has gone: no reason to end
+                    stream.flush()
         os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - the command line of this process
 
 
@@ -164,6 +172,6 @@ def _are_at(sockets: Sequence[socket.socket], bind: str) -> bool:
 def _has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _NO_ROOM
     return True

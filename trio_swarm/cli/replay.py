@@ -9,6 +9,7 @@ from trio_swarm.cli import Mistake
 from trio_swarm.cli.interruptible import until_signal
 from trio_swarm.cli.listening import ANOTHER_BIND, check_bind
 from trio_swarm.cli.log import command_log
+from trio_swarm.cli.standard_output import announce
 from trio_swarm.edge.listeners import parse_bind
 from trio_swarm.errors import InvalidCapture, SettingsError
 from trio_swarm.upstream.capture import Capture
@@ -39,7 +40,7 @@ def replay(file: str, bind: str, speed: float, *, loop: bool, once: bool, open_:
     if loop and once:
         raise click.UsageError("--loop and --once exclude each other")
     try:
-        check_bind(bind, is_open=open_)
+        check_bind(bind, is_open=open_, has_settings=False)
         capture = Capture.load(file)
     except (InvalidCapture, SettingsError) as error:
         raise Mistake(error) from error
@@ -61,4 +62,4 @@ class _Announcement(trio.TaskStatus[str]):
     def started(self, value: str | None = None) -> None:
         capture = self._capture
         cut = "" if capture.complete else ", a recording that was cut off"
-        click.echo(f"{value} plays {capture.name}: {len(capture.incoming)} frames, {capture.seconds:.1f} s{cut}")
+        announce(f"{value} plays {capture.name}: {len(capture.incoming)} frames, {capture.seconds:.1f} s{cut}")

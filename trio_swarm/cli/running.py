@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import structlog
 import trio
-from hypercorn.utils import LifespanFailureError
 from starlette.routing import BaseRoute
 
 from trio_swarm.asgi import App, create_app, in_short
@@ -18,7 +17,7 @@ from trio_swarm.cli.checks import with_advice
 from trio_swarm.cli.log import command_log
 from trio_swarm.cli.reloading import Reloading, admit_hangup, can_reload, defer_hangup
 from trio_swarm.edge.worker import serve
-from trio_swarm.errors import SettingsError, SwarmError
+from trio_swarm.errors import SettingsError
 from trio_swarm.health.control import run_found_control
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.settings import Settings
@@ -90,21 +89,27 @@ def _listen(reloading: Reloading, settings: Settings) -> list[socket.socket]:
 
 
 class _Ending:
-    """What signals ask for: the end, at once at the second time, or a new beginning."""
+    """What signals ask for: the end, at once at the second time, or a new beginning.
+
+    To be asked to end turns a reload that is under way into an end: it says its goodbyes, and does not begin again.
+    """
 
     def __init__(self, nursery: trio.Nursery, reloading: Reloading | None) -> None:
         self._nursery = nursery
         self._reloading = reloading
-        self._examining = False
+        self._examining = False  # a check runs
+        self._asked = False  # for a reload whose check has not begun
+        self._stopping = False
         self.begun = trio.Event()
 
     async def listen(self, signals: AsyncIterator[int]) -> None:
         """Take signals until cancelled."""
         async for number in signals:
             if number == signal.SIGHUP and self._reloading is not None and not self._reloading.is_hangup():
+                self._asked = True
                 if not self.begun.is_set() and not self._examining:
                     self._examining = True
-                    self._nursery.start_soon(self._reload, self._reloading)
+                    self._nursery.start_soon(self._examine, self._reloading)
             else:
                 self._stop()
 
@@ -113,24 +118,35 @@ class _Ending:
         self._nursery.cancel_scope.cancel()
 
     def _stop(self) -> None:
+        if self._stopping:
+            self._nursery.cancel_scope.cancel()
+            return
+        self._stopping = True
         if self._reloading is not None:
             self._reloading.wanted = False
             self._reloading.let_go()
             self._reloading.supervision.stopping()
-        if self.begun.is_set():
-            self._nursery.cancel_scope.cancel()
         self.begun.set()
 
-    async def _reload(self, reloading: Reloading) -> None:
-        reloading.supervision.reloading()
-        objection = await reloading.find_objection()
-        self._examining = False
-        if self.begun.is_set():
-            return  # the end was asked for meanwhile
-        if objection is not None:
-            _log.error("reload_refused", reason=objection)
-            reloading.supervision.ready()
-            return
+    async def _examine(self, reloading: Reloading) -> None:
+        """Check, and again where that was asked for meanwhile: a check may have looked before the last change."""
+        objection: str | None = None
+        try:
+            while self._asked:
+                self._asked = False
+                reloading.supervision.reloading()
+                objection = await reloading.find_objection()
+                if self._stopping:
+                    return
+                if objection is not None:
+                    _log.error("reload_refused", reason=objection)
+                    reloading.supervision.ready()
+        finally:
+            self._examining = False
+        if objection is None:
+            self._reload(reloading)
+
+    def _reload(self, reloading: Reloading) -> None:
         _log.info("reload_begun")
         defer_hangup()
         reloading.wanted = True
@@ -146,29 +162,18 @@ async def _serve(
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     try:
-        try:
-            await serve(
-                app,
-                settings,
-                sockets=sockets,
-                certfile=settings.certfile or None,
-                keyfile=settings.keyfile or None,
-                shutdown_trigger=ending.begun.wait,
-                task_status=task_status,
-            )
-        except SettingsError as error:
-            raise with_advice(error) from error
-    except* LifespanFailureError as failures:
-        raise _told_by_lifespan(failures) from None
+        await serve(
+            app,
+            settings,
+            sockets=sockets,
+            certfile=settings.certfile or None,
+            keyfile=settings.keyfile or None,
+            shutdown_trigger=ending.begun.wait,
+            task_status=task_status,
+        )
+    except SettingsError as error:
+        raise with_advice(error) from error
     ending.over()
-
-
-def _told_by_lifespan(failures: BaseExceptionGroup[LifespanFailureError]) -> BaseException:
-    """The error for which the application did not start: it stands behind what Hypercorn makes of it."""
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure.__context__ if isinstance(failure.__context__, SwarmError) else failure
 
 
 def _unless_said(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

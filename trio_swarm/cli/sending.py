@@ -67,6 +67,7 @@ class Sending:
 
         Raises:
             InvalidEvent: a line cannot be; everything before it is published.
+            InputFailed: likewise, of the input.
             ServiceRefused, ServiceUnavailable: a request was not taken.
         """
         async with self.publisher:
@@ -85,7 +86,7 @@ class Sending:
             "" if not self.under_way else f"; whether the next {_count(self.under_way, 'event')} arrived is not known"
         )
         if not self.acknowledged:
-            return f"nothing is acknowledged{unknown}"
+            return f"nothing is acknowledged{unknown}" if unknown else "nothing was published"
         return f"acknowledged up to line {self.acknowledged:,}{unknown}; go on with --skip {self.acknowledged}"
 
     def sentence(self) -> str:

@@ -9,7 +9,7 @@ import click
 import trio
 
 from trio_swarm.cli.interruptible import unless, until_signal
-from trio_swarm.cli.lines import Told, json_line, note, plain_line, printable, say
+from trio_swarm.cli.lines import Told, again_in, json_line, note, plain_line, printable, say
 from trio_swarm.cli.output import NobodyReads, Output
 from trio_swarm.cli.reaching import make_access, reaching
 from trio_swarm.client.access import Access
@@ -43,7 +43,7 @@ def tail(
     cacert: str | None,
     insecure: bool,
 ) -> None:
-    r"""Print the events at URL, a line each, until Ctrl-C.
+    """Print the events at URL, a line each, until Ctrl-C.
 
     \b
     URL is one of
@@ -64,7 +64,7 @@ def tail(
     feeds do too. Once connected, it comes back by itself and goes on after the last event it had; what cannot be had
     any more is a gap. When the service cannot be reached in the first place, that is the end: exit code 1. Exit code
     2 says that the service refused, or the command cannot be.
-    """
+    """  # noqa: D301 - click looks for the character
     chosen = None if topics is None else topics.split(",")
     address = find_events(url, streams=streams, topics=chosen, since=since, exact=exact)
     access = make_access(headers, address.headers, cacert, insecure=insecure)
@@ -139,7 +139,7 @@ class _Tail:
                         raise click.ClickException(printable(reason))
                     case Lost(reason=reason, seconds=seconds):
                         self.away = True
-                        say(f"{printable(reason)}; trying again in {seconds:.1f} s")
+                        say(f"{printable(reason)}; {again_in(seconds)}")
                     case _:
                         await self.printer.print(happening)
                         if self.printer.left == 0:

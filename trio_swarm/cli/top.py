@@ -14,11 +14,13 @@ from typing import Final
 
 import click
 
+from trio_swarm.cli.early_interrupt import raise_instead
 from trio_swarm.cli.figures import summary
 from trio_swarm.cli.viewing import Viewer, find_socket
 from trio_swarm.errors import ServiceUnavailable
 
 _SETTLE_S: Final = 0.1  # how soon a change of the window's size is followed
+_WIDE: Final = 100_000  # columns of what is no terminal: nothing that a service tells is as long
 _KEYS_TO_QUIT: Final = b"qQ\x1b"
 
 
@@ -36,6 +38,7 @@ def top(service: str | None, *, once: bool, as_json: bool, interval: float) -> N
     """
     once = once or not (as_json or sys.stdout.isatty())
     try:
+        raise_instead()
         with Viewer(find_socket(service)) as viewer:
             if as_json or once:
                 _print(viewer, interval, once=once, as_json=as_json)
@@ -61,7 +64,8 @@ def _print(viewer: Viewer, interval: float, *, once: bool, as_json: bool) -> Non
 
             from trio_swarm.cli.top_view import draw  # noqa: PLC0415
 
-            Console(highlight=False).print(draw(before, now))
+            width = None if sys.stdout.isatty() else _WIDE
+            Console(highlight=False, width=width).print(draw(before, now))
         if once:
             return
         before = now

@@ -1,5 +1,7 @@
 """How `top` draws two looks at a service: a few tables, the worst first in each."""
 
+from typing import Final
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -7,10 +9,12 @@ from rich.text import Text
 from trio_swarm.cli.figures import SHOWN, Look, Rates, busiest, feeds
 from trio_swarm.settings import KIB, MIB
 
+MOST_KEPT: Final = 20  # characters of a name that stay in the narrowest terminal
+
 
 def draw(before: Look, now: Look) -> RenderableType:
     """All of it, for a terminal of any width."""
-    parts: list[RenderableType] = [_head(before, now), _figures(before, now)]
+    parts: list[RenderableType] = [_head(now), _figures(before, now)]
     objects = busiest(before, now)
     if objects:
         parts.append(
@@ -28,6 +32,7 @@ def draw(before: Look, now: Look) -> RenderableType:
                     )
                     for each in objects
                 ],
+                shrinking="object",
             )
         )
     found = feeds(before, now)
@@ -40,21 +45,20 @@ def draw(before: Look, now: Look) -> RenderableType:
                     (each.name, each.object, each.state, _number(each.events_s), str(each.failures), each.reason)
                     for each in found
                 ],
+                shrinking="last failure",
             )
         )
     slow = _slow(now)
     if slow:
-        parts.append(_table("slow clients", ("client", "address", "streams", "not reading for", "events behind"), slow))
+        columns = ("client", "address", "streams", "not reading for", "events behind")
+        parts.append(_table("slow clients", columns, slow, shrinking="streams"))
     return Group(*parts)
 
 
-def _head(before: Look, now: Look) -> Text:
-    rates = Rates.between(before, now)
-    memory, budget = now.number("process", "rss_bytes"), now.told["budget"]["bytes"]
+def _head(now: Look) -> Text:
     return Text(
         f"trio-swarm {now.told['version']} on {now.told['bind']}, process {now.number('process', 'pid'):.0f}, "
-        f"up {_duration(now.number('uptime_s'))}, CPU {rates.cpu:.0%}, "
-        f"memory {_bytes(memory)} of {_bytes(budget)} at worst ({memory / budget:.0%})\n",
+        f"up {_duration(now.number('uptime_s'))}\n",
         style="bold",
     )
 
@@ -68,7 +72,10 @@ def _figures(before: Look, now: Look) -> Table:
     ]
     held, limit = now.number("requests", "held"), now.number("requests", "limit")
     named, most = (now.number("streams", "subscribed_topics", name) for name in ("held", "limit"))
+    memory, budget = now.number("process", "rss_bytes"), now.told["budget"]["bytes"]
     rows = [
+        ("CPU", f"{rates.cpu:.0%}"),
+        ("memory", f"{_bytes(memory)} of {_bytes(budget)} at worst ({memory / budget:.0%})"),
         ("events", f"{_number(rates.published)}/s published, {_number(rates.deliveries)}/s delivered"),
         ("bytes", f"{_bytes(rates.delivered_bytes)}/s"),
         ("turns", f"{_number(rates.turns)}/s"),
@@ -92,6 +99,8 @@ def _figures(before: Look, now: Look) -> Table:
         ("topics", f"{named:,.0f} of {most:,.0f} named by readers"),
     ]
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
     for name, value in rows:
         grid.add_row(Text(name, style="dim"), Text(value))
     return grid
@@ -112,12 +121,20 @@ def _slow(now: Look) -> list[tuple[str, ...]]:
     return list(found.values())
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], shrinking: str) -> Table:
+    """A row a line. Where the terminal is too narrow, one column gives way, and the others only if they are long."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, header_style="dim", no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # a client's words are no markup
+    for column, *cells in zip(columns, *rows, strict=True):
+        width = max(len(column), *map(len, cells))
+        table.add_column(
+            Text(column, no_wrap=True, overflow="ellipsis"),
+            header_style="dim",
+            no_wrap=column != shrinking and width <= MOST_KEPT,
+            overflow="ellipsis",
+            min_width=None if column == shrinking else min(width, MOST_KEPT),
+        )
+    for row in rows:  # a client's words are no markup
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     return table
 
 

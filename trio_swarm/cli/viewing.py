@@ -16,6 +16,7 @@ from trio_swarm.health.control import SUFFIX, find_folder, find_sockets
 PATIENCE_S: Final = 10.0  # a service that turns its loop answers in milliseconds
 
 _WHERE: Final = "top"
+_LAST_PORT: Final = 65_535
 
 
 def find_socket(asked: str | None) -> Path:
@@ -36,19 +37,23 @@ def find_socket(asked: str | None) -> Path:
         ports = ", ".join(path.name.removesuffix(SUFFIX) for path in found)
         raise SettingsError(_WHERE, f"several services are running; say which: {ports}")
     if asked.isascii() and asked.isdigit():
+        if not 1 <= int(asked) <= _LAST_PORT:
+            raise SettingsError(_WHERE, f"{asked} is no port: give one from 1 to {_LAST_PORT}")
         return find_folder(os.environ) / f"{asked}{SUFFIX}"
     if "://" in asked:
         return _of_url(asked)
+    if ":" in asked and "/" not in asked and not Path(asked).exists():
+        return _of_url(f"http://{asked}")
     return Path(asked)
 
 
 def _of_url(url: str) -> Path:
     try:
         parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
     except ValueError as error:
         raise SettingsError(_WHERE, f"{url!r} is not a URL: {error}") from error
-    if port is None or parts.hostname is None:
+    if not port or parts.hostname is None:
         raise SettingsError(_WHERE, f"{url!r} is not a URL of a service: give http://127.0.0.1:8000")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if not is_loopback(f"{host}:{port}"):

@@ -1,15 +1,14 @@
 """How a client reaches a service: what it says of itself, how it opens a byte stream, how long it is patient."""
 
-import os
 import socket
 import ssl
-from collections.abc import Iterator
 
 import attrs
 import trio
 
 from trio_swarm.errors import ServiceRefused, ServiceUnavailable
 from trio_swarm.settings import MIB, UpstreamSettings
+from trio_swarm.upstream.unreachable import causes, why_unreachable
 from trio_swarm.upstream.websocket import Opener, open_stream, parse_url
 
 EVENT_BYTES = 16 * MIB  # four times the largest event that a feed brings in: snapshots are larger than events
@@ -61,25 +60,7 @@ def _keep_alive(stream: trio.abc.Stream) -> None:
 
 
 def _told(host: str, error: BaseException) -> ServiceUnavailable | ServiceRefused:
-    for each in _causes(error):
+    for each in causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return ServiceRefused(f"the certificate of {host} cannot be trusted: {each.verify_message}")
-    words = next((said for each in _causes(error) if (said := _words(each))), str(error))
-    return ServiceUnavailable(f"cannot connect to {host}: {words}", uncertain=False)
-
-
-def _words(error: BaseException) -> str | None:
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
-    if isinstance(error, socket.gaierror):
-        return error.strerror
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)  # Trio adds the address to the error's own
-    return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those behind it: that of Trio says that all addresses failed, and the first behind it says why."""
-    while error is not None:
-        yield error
-        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+    return ServiceUnavailable(f"cannot connect to {host}: {why_unreachable(error)}", uncertain=False)

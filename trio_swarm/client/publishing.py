@@ -49,6 +49,9 @@ class Publisher:
         retry_s: how long a request is tried again while the service is away.
         on_retry: is told why, and for how long, before each wait.
         rng: draws the jitter.
+
+    Attributes:
+        is_certain: False while the last request may have been done without our knowing.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Publisher:
         self._backoff = Backoff(limits.backoff_initial_s, limits.backoff_max_s, rng)
         self._name = secrets.token_hex(8)
         self._sent = 0
+        self.is_certain = True
         self._http: HttpConnection | None = None
         self._used_at = 0.0
 
@@ -96,6 +100,7 @@ class Publisher:
         self._sent += 1
         key = f"{self._name}-{self._sent}" if key is None else key
         begun = trio.current_time()
+        self.is_certain = True
         doubt_since: float | None = None  # when the first request that may have been done was sent
         self._backoff.reset()
         while True:
@@ -106,6 +111,7 @@ class Publisher:
             except ServiceUnavailable as error:
                 if error.uncertain and doubt_since is None:
                     doubt_since = sent
+                self.is_certain = doubt_since is None
                 seconds = (error.after_s or 0.0) + self._backoff.next()
                 if trio.current_time() + seconds - begun > self._retry_s:
                     raise attrs.evolve(error, uncertain=doubt_since is not None) from error
@@ -113,6 +119,7 @@ class Publisher:
                     self._on_retry(error.reason, seconds)
                 await trio.sleep(seconds)
             else:
+                self.is_certain = True
                 return Published(answer.id, answer.count, certain)
 
     async def _ask(self, lines: bytes, key: str) -> _Answer:
@@ -128,6 +135,7 @@ class Publisher:
                 if self._http is None:
                     self._http = await HttpConnection.open(self._url, self._access)
                 connected = True
+                self.is_certain = False
                 answer = await self._send(self._http, lines, key)
                 self._used_at = trio.current_time()
         finally:

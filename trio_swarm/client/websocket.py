@@ -4,6 +4,7 @@ All are asked for in one message, and whether they come is one answer. Each stre
 when the connection does not.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -122,7 +123,7 @@ class WebSocketWay:
                 return said
             if said.type != "ping":
                 raise ServiceRefused(f"this is no service of ours: it says {said.type[:40]!r}")
-            await connection.send(_PONG)
+            await _pong(connection)
 
     async def _take(self, connection: Connection, frame: str | bytes, tell: Tell) -> None:
         said = _read(frame)
@@ -144,7 +145,7 @@ class WebSocketWay:
             case "error":
                 await tell(Problem(stream, said.code, said.message))
             case "ping":
-                await connection.send(_PONG)
+                await _pong(connection)
             case _:
                 pass  # newer services may say more
 
@@ -157,6 +158,11 @@ class WebSocketWay:
 
     def _move(self, stream: str, id: str) -> None:
         self._wanted[stream] = msgspec.structs.replace(self._wanted[stream], since=id)
+
+
+async def _pong(connection: Connection) -> None:
+    with contextlib.suppress(FeedUnavailable):  # what came before the end is read first, and then the end
+        await connection.send(_PONG)
 
 
 def _plain(subscription: Subscription) -> dict[str, Any]:

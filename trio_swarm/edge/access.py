@@ -131,8 +131,11 @@ class AccessLog:
         second, rest = divmod(self._now_ns(), 1_000_000_000)
         if second != self._second:
             self._second = second
-            self._prefix = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
-        return f"{self._prefix}.{rest // 1_000_000:03d}Z"
+            if self._form is _json:
+                self._prefix = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+            else:  # as the other lines for people have it
+                self._prefix = f"{datetime.fromtimestamp(second, UTC).astimezone():%H:%M:%S}"
+        return f"{self._prefix}.{rest // 1_000_000:03d}{'Z' if self._form is _json else ''}"
 
 
 class Answered:
@@ -173,5 +176,5 @@ def _json(line: _Line) -> bytes:
 def _console(line: _Line) -> bytes:
     size = "" if line.bytes is None else f" {line.bytes} B"
     reason = "" if line.reason is None else f" {line.reason}"
-    text = f"{line.timestamp[11:23]}Z {line.client or '-'} {line.method} {line.path} {line.status}{size}"
+    text = f"{line.timestamp} {line.client or '-'} {line.method} {line.path} {line.status}{size}"
     return f"{text} {line.seconds * 1000:.1f} ms{reason}\n".encode()

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from starlette.exceptions import HTTPException
 
+from trio_swarm.bounded.allowance import Allowance, Share
 from trio_swarm.errors import (
     CallCycle,
     CallerError,
@@ -23,6 +24,7 @@ from trio_swarm.errors import (
     NotPublishable,
     ObjectError,
     ObjectFailed,
+    Overloaded,
     RequestRefused,
     StorageError,
     SwarmClosed,
@@ -36,6 +38,7 @@ from trio_swarm.errors import (
     UnknownMethod,
     UnknownObject,
 )
+from trio_swarm.settings import SMALL_ANSWER_BYTES
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -116,6 +119,37 @@ async def send_trouble(send: Send, problem: Trouble) -> None:
     """Answer with an error."""
     body = msgspec.json.encode({"error": {"code": problem.code, "message": problem.message}})
     await send_json(send, body, status=problem.status, headers=problem.headers)
+
+
+def count_shared(share: Share, payload: bytes) -> None:
+    """As `count_answer`, of bytes that are the same ones for all who are given them.
+
+    Raises:
+        Overloaded: together they hold too much.
+    """
+    if len(payload) > SMALL_ANSWER_BYTES and not share.hold(payload):
+        raise Overloaded(share.limit, what="answers on their way")
+
+
+def count_answer(share: Share, size: int) -> None:
+    """Count an answer among those on their way, unless it is small; whoever holds the share gives it back.
+
+    Raises:
+        Overloaded: together they hold too much.
+    """
+    if size > SMALL_ANSWER_BYTES and not share.take(size):
+        raise Overloaded(share.limit, what="answers on their way")
+
+
+async def send_counted(send: Send, body: bytes, answers: Allowance) -> None:
+    """Answer with JSON of whatever size, which is counted until the host has taken it.
+
+    Raises:
+        Overloaded: the answers on their way hold too much; nothing has been sent.
+    """
+    with answers.share() as share:
+        count_answer(share, len(body))
+        await send_json(send, body)
 
 
 async def send_json(send: Send, body: bytes, *, status: int = 200, headers: Headers = ()) -> None:

@@ -79,13 +79,14 @@ class Edge:
         self.metrics: MetricsPage | None = None  # set by whoever knows all statistics
         self.writability = Writability()
         self.requests = Allowance(settings.limits.bodies_bytes)  # bytes that requests under way hold
-        self._conversation = Conversation(directory, settings, self.requests)
+        self.answers = Allowance(settings.limits.answers_bytes)  # bytes of large answers that clients have not taken
+        self._changes = Changes()
+        self._conversation = Conversation(directory, settings, self.requests, self._changes, self.answers)
         self._pages = Router(routes=list(pages), redirect_slashes=False, default=_nothing_here)
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._run_name = secrets.token_hex(4)  # so that a client's name differs from those of the run before
         self._serial = 0
         self._draining = False
-        self._changes = Changes()
         self._nursery: trio.Nursery | None = None
         self._contexts: list[Any] = []
 
@@ -147,7 +148,8 @@ class Edge:
         if not self.accepting:
             raise shutting_down("streams")
         client = send.client = sse.SseClient(scope, send, self)
-        await sse.serve(client, self.clients, reference, wanted, receive, f"{self._run_name}-{client.serial}")
+        name = f"{self._run_name}-{client.serial}"
+        await sse.serve(client, self.clients, reference, wanted, receive, name, self.answers)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Answer) -> None:
         try:

@@ -14,9 +14,6 @@ A connection costs two tasks (this reader, the application's) and no more; in it
 the application. docs/deadlines.md has the table of all times.
 """
 
-import contextlib
-import socket
-import struct
 import weakref
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Final
@@ -35,7 +32,7 @@ from trio_swarm.edge.direct import DirectTransport
 from trio_swarm.edge.headway import LOOKS, Patience, Writes, why_lost
 from trio_swarm.edge.last_answer import NEVER, LastAnswer
 from trio_swarm.edge.listeners import tune, tuned
-from trio_swarm.edge.outlet import find_send, shake_hands, with_outlet
+from trio_swarm.edge.outlet import drop_unsent, find_send, say_closed, shake_hands, with_outlet
 from trio_swarm.edge.protocol import Apps, HostProtocol
 from trio_swarm.edge.serving import Ending, Host, WorkerStatistics
 from trio_swarm.edge.write_gate import WriteGate
@@ -138,8 +135,7 @@ class Connection(tcp_server.TCPServer):
         counts = self.aborted
         counts[reason] = counts.get(reason, 0) + 1
         if not self._said and reason != reasons.IDLE:
-            with contextlib.suppress(OSError):  # what the client has not read is dropped by the kernel at once
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            drop_unsent(self._socket)
         self._end(reason)
 
     @classmethod
@@ -155,7 +151,7 @@ class Connection(tcp_server.TCPServer):
     async def run(self) -> None:
         """Serve the connection to its end. Lets nothing out but cancellation."""
         live = self.host.live
-        if len(live) >= self.most or self.context.terminated.is_set():
+        if len(live) >= self.most:
             type(self).refused += 1
             self._end("refused")
             return
@@ -186,6 +182,8 @@ class Connection(tcp_server.TCPServer):
             self._nursery = nursery
             self._http = HostProtocol(self, Apps(self, nursery), ssl=self._tls, client=self.client, server=server)
             self._allow(header_s, reasons.SLOW_HEAD)
+            if self.context.terminated.is_set():
+                self.close_if_idle()
             try:
                 await self._read(self._http)
             except trio.Cancelled:
@@ -235,9 +233,7 @@ class Connection(tcp_server.TCPServer):
         await self._wait_for_answer(self.stall_s if http.begun else self.settings.liveness.closing_s)
 
     async def _wait_for_answer(self, seconds: float) -> None:
-        self._last_answer = LastAnswer(seconds)
-        if self.writes:
-            self._last_answer.writing()
+        self._last_answer = LastAnswer(seconds, writing=bool(self.writes))
         await self._last_answer.wait()
 
     def _allow(self, seconds: float, reason: str) -> None:
@@ -281,9 +277,14 @@ class Connection(tcp_server.TCPServer):
     # -- what its protocol, and the end of the serving, tell it
 
     def close_if_idle(self) -> None:
-        """Go now, because the serving ends, unless a request is being answered."""
-        if self._http is not None and self._http.stream is None and not self._closing:
+        """Go now, because the serving ends, unless a request is being answered, or the first one is on its way."""
+        if self._http is None or self._nursery is None or self._http.stream is not None or self._closing:
+            return
+        if self._http.keep_alive_requests:
             self._end("the serving ends")
+        else:  # as if it had been given `closing_s` when it was accepted
+            self._why, liveness = reasons.IDLE, self.settings.liveness
+            self._nursery.cancel_scope.deadline -= max(0.0, liveness.header_s - liveness.closing_s)
 
     def request_began(self) -> None:
         """Give a request, whose head is whole, the time for its body."""
@@ -392,10 +393,8 @@ class Connection(tcp_server.TCPServer):
         self._detach()
         self._part()
         await self.gate.enter()
+        self._said = True
         try:
-            self._socket.shutdown(socket.SHUT_WR)
-            self._said = True
-        except OSError:
-            log.debug("peer_left_before_goodbye")
+            await say_closed(self.stream, self._socket)
         finally:
             self.gate.leave()

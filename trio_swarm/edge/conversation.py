@@ -6,6 +6,7 @@ is remembered: a message that was answered with an error changed nothing, and ma
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import ParamSpec
 
 import trio
@@ -13,9 +14,10 @@ import trio
 from trio_swarm.bounded.allowance import Allowance
 from trio_swarm.bounded.recent import Recent
 from trio_swarm.edge import subscribing
-from trio_swarm.edge.answers import Message, Receive, trouble
+from trio_swarm.edge.answers import Message, Receive, count_answer, trouble
+from trio_swarm.edge.draining import Changes
 from trio_swarm.edge.publishing import make_draft
-from trio_swarm.edge.requests import ask
+from trio_swarm.edge.requests import NOT_GIVEN, ask
 from trio_swarm.edge.subscribing import Step
 from trio_swarm.edge.websocket import Close, Gone, Line, Request, WebSocketClient, Work
 from trio_swarm.errors import Overloaded
@@ -30,11 +32,15 @@ P = ParamSpec("P")
 class Conversation:
     """See the module."""
 
-    def __init__(self, directory: Directory, settings: Settings, requests: Allowance) -> None:
+    def __init__(
+        self, directory: Directory, settings: Settings, requests: Allowance, changes: Changes, answers: Allowance
+    ) -> None:
         self._directory = directory
+        self._changes = changes
         self._limits = settings.limits
         self._closing_s = settings.liveness.closing_s
         self._requests = requests  # bytes that all of them may hold while they are under way
+        self._answers = answers  # bytes that those hold which clients have not taken
         self._answered: Recent[tuple[int, str], bytes] = Recent(REPEAT_ENTRIES, REPEAT_S, trio.current_time)
 
     async def run(self, client: WebSocketClient, receive: Receive) -> None:
@@ -109,7 +115,9 @@ class Conversation:
             await client.transport.send(client.pack(known))
             return
         try:
-            answer = await self._answer(client, work)
+            # A change is under way until its answer is out: a goodbye does not overtake it.
+            with self._changes.one() if isinstance(work, messages.Publish | messages.Call) else nullcontext():
+                answer = await self._answer(client, work)
         except trio.BrokenResourceError:
             raise
         except Exception as error:  # noqa: BLE001 - every error is an answer
@@ -139,9 +147,22 @@ class Conversation:
                 called = work.data
                 reference = self._directory.get(*split_stream(called.stream))
                 answer = messages.result(message_id, await ask(reference, called.method, called.arguments))
+                return await self._give(client, message_id, answer)
             case messages.Ping():
                 answer = messages.pong(message_id)
         await client.transport.send(client.pack(answer))
+        return answer
+
+    async def _give(self, client: WebSocketClient, message_id: str | None, answer: bytes) -> bytes:
+        """Write a result of whatever size; gives it back, or what was said in its place."""
+        with self._answers.share() as share:
+            try:
+                count_answer(share, client.weigh(answer))
+            except Overloaded:
+                answer = messages.error(message_id, "already_done", NOT_GIVEN)
+            await client.transport.send(client.pack(answer))
+            if share.held and not client.transport.ready:
+                await client.transport.drained()
         return answer
 
     async def _publish(self, work: messages.Publish) -> bytes:
@@ -153,31 +174,41 @@ class Conversation:
         return messages.published(work.message_id, id=str(published.id), count=published.count)
 
     async def _subscribe(self, client: WebSocketClient, work: messages.Subscribe) -> bytes:
-        step = await subscribing.ask(client, self._directory, self._limits, work.data)
-        await step.open()
-        await client.wait_ready()
-        # From here to `begin` nothing waits.
-        answer = step.settle(work.message_id)
-        client.transport.write(client.pack(answer))
-        await _begin(client, [step])
+        with self._answers.share() as share:
+            step = await subscribing.ask(client, self._directory, self._limits, work.data)
+            await step.open(client, share)
+            await client.wait_ready()
+            # From here to `begin` nothing waits.
+            answer = step.settle(work.message_id)
+            client.transport.write(client.pack(answer))
+            await _begin(client, [step])
+            if share.held and not client.transport.ready:
+                await client.transport.drained()
         return answer
 
     async def _subscribe_all(self, client: WebSocketClient, work: messages.BatchSubscribe) -> bytes:
         steps: list[Step | bytes] = []
-        for each in work.data.subscriptions:
-            try:
-                steps.append(await subscribing.ask(client, self._directory, self._limits, each))
-            except Exception as error:  # noqa: BLE001 - one that fails stops no other
-                steps.append(_failure(None, error))
-        for step in steps:
-            if isinstance(step, Step):
-                await step.open()
-        await client.wait_ready()
-        # From here to `begin` nothing waits.
-        answers = [step if isinstance(step, bytes) else _attempt(step.settle, None) for step in steps]
-        answer = messages.batch_subscribed(work.message_id, answers)
-        client.transport.write(client.pack(answer))
-        await _begin(client, [step for step in steps if isinstance(step, Step)])
+        with self._answers.share() as share:
+            for each in work.data.subscriptions:
+                try:
+                    steps.append(await subscribing.ask(client, self._directory, self._limits, each))
+                except Exception as error:  # noqa: BLE001 - one that fails stops no other
+                    steps.append(_failure(None, error))
+            for place, step in enumerate(steps):
+                if isinstance(step, Step):
+                    try:
+                        await step.open(client, share)
+                    except Overloaded as error:
+                        steps[place] = _failure(None, error)
+            await client.wait_ready()
+            # From here to `begin` nothing waits.
+            answer = messages.batch_subscribed(
+                work.message_id, [step if isinstance(step, bytes) else _attempt(step.settle, None) for step in steps]
+            )
+            client.transport.write(client.pack(answer))
+            await _begin(client, [step for step in steps if isinstance(step, Step)])
+            if share.held and not client.transport.ready:
+                await client.transport.drained()
         return answer
 
 

@@ -21,9 +21,9 @@ class LastAnswer:
 
     __slots__ = ("_over", "_scope")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, writing: bool) -> None:
         self._over = trio.Event()
-        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        self._scope = trio.CancelScope(deadline=NEVER if writing else trio.current_time() + seconds)
 
     async def wait(self) -> None:
         """Wait until the answer is over, or its time is."""

@@ -5,15 +5,23 @@ then at how much of the rest the peer has acknowledged; the limits are the conne
 too, so that an encrypted client is judged as any other, for what the TLS layer writes of its own accord as well.
 """
 
+import contextlib
 import os
 import socket
+import ssl
+import struct
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Final, final
 
+import structlog
 import trio
 
 from trio_swarm.edge.headway import Writes, unacknowledged
 from trio_swarm.edge.reasons import GONE
+
+log = structlog.get_logger()
+
+RECORD_BYTES: Final = 16 * 1024  # of TLS, at most
 
 
 def find_send(sock: trio.socket.SocketType) -> Callable[[bytes | memoryview], int]:
@@ -44,6 +52,33 @@ async def shake_hands(stream: Any, seconds: float) -> bool:
     with trio.move_on_after(seconds) as patience:
         await stream.do_handshake()
     return not patience.cancelled_caught
+
+
+async def say_closed(stream: Any, sock: trio.socket.SocketType) -> None:
+    """Close our half: TLS's own goodbye, without which an end could be anybody's, then TCP's. Nobody is waited for."""
+    try:
+        if isinstance(stream, trio.SSLStream):
+            inside: Any = stream
+            # Trio's `unwrap` waits for the peer's goodbye, and cannot run beside our reader.
+            await inside._retry(lambda: _close_tls(inside._ssl_object))  # noqa: SLF001
+        sock.shutdown(socket.SHUT_WR)
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        log.debug("peer_left_before_goodbye")
+
+
+def _close_tls(tls: ssl.SSLObject) -> None:
+    """Leave the goodbye where Trio finds what is to be sent. What has come and was not read is dropped."""
+    with contextlib.suppress(ssl.SSLError):
+        while tls.read(RECORD_BYTES):  # a goodbye that met data would keep OpenSSL from reading what comes later
+            pass
+    with contextlib.suppress(ssl.SSLError):  # the peer's has not come
+        tls.unwrap()
+
+
+def drop_unsent(sock: trio.socket.SocketType) -> None:
+    """Have the kernel forget, as the socket is closed, what the client has not read: it sees a reset."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @final

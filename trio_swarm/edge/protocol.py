@@ -101,10 +101,9 @@ class _WebSocket(ws_stream.WSStream):
     app_put: Any
     fragments = 0  # of the message that is not whole yet
     in_message = False
-    in_frame = False  # bytes came, and nothing has come of them yet
+    in_frame = False  # a part of a frame came, and nothing has come of it yet
 
     async def _handle_events(self) -> None:
-        count = 0
         ping: Ping | None = None  # the last one: to answer it answers those before it (RFC 6455, 5.5.3)
         for count, event in enumerate(self.connection.events(), 1):
             self._note(in_message=not event.message_finished if isinstance(event, Message) else self.in_message)
@@ -121,8 +120,9 @@ class _WebSocket(ws_stream.WSStream):
                 await trio.lowlevel.checkpoint()
                 if self.closed:
                     return
-        if not count:
-            self._note(in_message=self.in_message, in_frame=True)
+        # Whatever stood before it in the same read: wsproto keeps a frame's header to itself.
+        rest = cast("Any", self.connection)._proto._frame_decoder  # noqa: SLF001 - there is no other way to it
+        self._note(in_message=self.in_message, in_frame=rest.header is not None or len(rest.buffer) > 0)
         if ping is not None:
             await self._send_wsproto_event(ping.response())
 
@@ -335,5 +335,8 @@ class HostProtocol(host_h11.H11Protocol):
                 name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
                 for name, value in event.headers
             )
+            if self.context.terminated.is_set() and not any(name.lower() == b"connection" for name, _ in event.headers):
+                headers = [*event.headers, (b"connection", b"close")]  # Hypercorn closes, and does not say so
+                event = Response(stream_id=event.stream_id, headers=headers, status_code=event.status_code)
             self.encoded = any(name.lower() == b"content-encoding" for name, _ in event.headers)
         await super().stream_send(event)

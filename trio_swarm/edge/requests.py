@@ -4,17 +4,18 @@ Each reads all it needs, asks the object, and answers. A client that goes away w
 not begun.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
-from trio_swarm.edge.answers import Receive, Scope, Send, send_json
+from trio_swarm.edge.answers import Receive, Scope, Send, send_counted, send_json
 from trio_swarm.edge.bodies import media_type, read_body, while_there
 from trio_swarm.edge.paths import Target
 from trio_swarm.edge.publishing import JSON, check_message_id, read_publications
 from trio_swarm.edge.queries import header, read_wanted
-from trio_swarm.errors import InvalidArguments, InvalidMessage, InvalidName, RequestRefused, SwarmError
+from trio_swarm.errors import InvalidArguments, InvalidMessage, InvalidName, Overloaded, RequestRefused, SwarmError
 from trio_swarm.journal.event import Event
 from trio_swarm.wire.messages import parse_arguments
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trio_swarm.edge.app import Edge
 
 BODY_SHARE = 0.8  # of `body_s`: the connection ends itself at the whole of it, and an answer comes before that
+NOT_GIVEN = "this was done, but too many answers are on their way: its own is not given"
 _log = structlog.get_logger("trio_swarm.edge")
 _encode = msgspec.json.encode
 
@@ -63,8 +65,12 @@ async def call(edge: "Edge", scope: Scope, receive: Receive, send: Send, target:
             return _encode({"result": await ask(reference, target.method, given)})
 
         answer = await while_there(receive, work)
-        if answer is not None:
-            await send_json(send, answer)
+        if answer is None:
+            return
+        try:
+            await send_counted(send, answer, edge.answers)
+        except Overloaded:
+            raise RequestRefused(500, "already_done", NOT_GIVEN) from None  # `busy` would have it done again
 
 
 async def ask(reference: Any, method: str, given: Any) -> Any:
@@ -89,8 +95,8 @@ async def history(edge: "Edge", scope: Scope, _receive: Receive, send: Send, tar
     """`GET /v1/{kind}/{id}/history`: what the journal holds, ascending."""
     wanted = read_wanted(scope, edge.settings.limits.topics_per_subscription)
     reference = edge.directory.get(target.kind, target.id)
-    events, gap = await reference.history(wanted.topics, wanted.since, wanted.limit)
-    await send_json(send, _encode({"events": [_plain(event) for event in events], "gap": gap}))
+    answer = _tell(*await reference.history(wanted.topics, wanted.since, wanted.limit))
+    await send_counted(send, answer, edge.answers)
 
 
 async def healthz(_edge: "Edge", _scope: Scope, _receive: Receive, send: Send, _target: Target) -> None:
@@ -104,6 +110,11 @@ async def readyz(edge: "Edge", _scope: Scope, _receive: Receive, send: Send, _ta
         await send_json(send, b'{"status":"ready"}')
     else:
         await send_json(send, b'{"status":"not ready"}', status=503, headers=((b"retry-after", b"1"),))
+
+
+def _tell(events: Sequence[Event], gap: bool) -> bytes:  # noqa: FBT001 - as `history` gives them
+    """Encode a history. No frame that waits holds the events: the journal may forget them meanwhile."""
+    return _encode({"events": [_plain(event) for event in events], "gap": gap})
 
 
 def _plain(event: Event) -> dict[str, Any]:

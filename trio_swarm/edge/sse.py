@@ -6,13 +6,15 @@ the broadcaster writes. The client's one task waits in `receive` until the clien
 from here.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import msgspec
 import structlog
 import trio
 
-from trio_swarm.edge.answers import Receive, Scope, Send
+from trio_swarm.bounded.allowance import Allowance, Share
+from trio_swarm.edge.answers import Receive, Scope, Send, count_answer, count_shared
 from trio_swarm.edge.clients import Client, Clients, House
 from trio_swarm.edge.queries import Wanted
 from trio_swarm.errors import RequestRefused
@@ -48,14 +50,16 @@ _ENCODINGS: dict[tuple[bool, bool], Encoding] = {  # whether in envelopes, wheth
 class SseClient(Client):
     """One response that does not end by itself."""
 
-    __slots__ = ("begun", "greeting", "subscription")
+    __slots__ = ("begun", "closing", "greeting", "snapshot", "subscription")
     kind = "sse"
 
     def __init__(self, scope: Scope, send: Send, house: House) -> None:
         super().__init__(scope, send, house)
         self.subscription: Subscription | None = None
         self.begun = False  # the response has
+        self.closing = False  # goodbye is being said
         self.greeting = b""  # until it is written
+        self.snapshot: bytes | None = None  # likewise, shared
 
     @property
     def streams(self) -> list[str]:
@@ -86,6 +90,9 @@ class SseClient(Client):
         self.close_subscriptions()
         if not self.begun:
             return  # its task has now been told that the subscription is closed, and answers so
+        if self.closing:
+            return
+        self.closing = True
         try:
             if retry_ms:
                 retry = b"retry: %d\n\n" % retry_ms
@@ -96,7 +103,7 @@ class SseClient(Client):
         self.transport.detach()
         await self.send(END)
 
-    async def begin(self, reference: Reference, wanted: Wanted, name: str) -> None:
+    async def begin(self, reference: Reference, wanted: Wanted, name: str, share: Share) -> None:
         """Subscribe, learn where the stream begins, and begin the response.
 
         Raises:
@@ -111,6 +118,13 @@ class SseClient(Client):
             opening = await subscription.opened()
         except trio.ClosedResourceError:
             raise RequestRefused(503, "shutting_down", "the service is shutting down; try again soon") from None
+        stream = subscription.stream.name
+        self.snapshot = opening.encode_snapshot(stream, encoding)
+        if self.snapshot is not None:
+            if self.is_direct:
+                count_shared(share, self.snapshot)
+            else:
+                count_answer(share, 2 * len(self.snapshot))  # the host makes a copy
         self.begun = True
         await self.send(START)
         if self.connection is not None:
@@ -118,20 +132,28 @@ class SseClient(Client):
                 self.go_through_host()
                 encoding = _ENCODINGS[wanted.envelope, False]
                 subscription.sink, subscription.encoding = self.transport, encoding
+                self.snapshot = opening.encode_snapshot(stream, encoding)
             self.connection.streaming()
-        self.greeting = encoding.greeting(subscription.stream.name, opening.id, name, opening.gap, opening.snapshot)
+        self.greeting = encoding.greeting(opening.id, name, opening.gap, is_all=self.snapshot is None)
         if opening.error is not None:
             problem = encode_event(_NO_SNAPSHOT, id=None, event="error")
             self.greeting += chunk(problem) if self.is_direct else problem
 
-    async def stay(self, receive: Receive) -> None:
+    async def stay(self, receive: Receive, share: Share) -> None:
         """Greet, let the events follow, and wait for the end."""
         try:
             greeting, self.greeting = self.greeting, b""
             await self.transport.send(greeting)
-            del greeting  # a snapshot may be large, and this frame lives as long as the client
+            snapshot, self.snapshot = self.snapshot, None
+            if snapshot is not None:
+                await self.transport.send(snapshot)
+            del snapshot  # it may be large, and this frame lives as long as the client
             if self.subscription is not None:
                 self.subscription.start()
+            if not self.transport.ready:
+                with suppress(trio.BrokenResourceError):  # what there is to be done about it is told below
+                    await self.transport.drained()
+            share.give()
             while (await receive())["type"] != "http.disconnect":
                 pass
         except trio.BrokenResourceError:
@@ -142,7 +164,13 @@ class SseClient(Client):
 
 
 async def serve(
-    client: SseClient, clients: Clients, reference: Reference, wanted: Wanted, receive: Receive, name: str
+    client: SseClient,
+    clients: Clients,
+    reference: Reference,
+    wanted: Wanted,
+    receive: Receive,
+    name: str,
+    answers: Allowance,
 ) -> None:
     """Serve one stream to its end.
 
@@ -151,10 +179,11 @@ async def serve(
     """
     clients.enter(client)
     try:
-        await client.begin(reference, wanted, name)
-        if client.is_direct:
-            await client.stay(receive)
-        else:
-            await client.beside_writer(partial(client.stay, receive))
+        with answers.share() as share:
+            await client.begin(reference, wanted, name, share)
+            if client.is_direct:
+                await client.stay(receive, share)
+            else:
+                await client.beside_writer(partial(client.stay, receive, share))
     finally:
         clients.leave(client)

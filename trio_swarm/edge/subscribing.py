@@ -8,9 +8,11 @@
 import attrs
 import trio
 
+from trio_swarm.bounded.allowance import Share
+from trio_swarm.edge.answers import count_answer
 from trio_swarm.edge.queries import check_topics
 from trio_swarm.edge.websocket import WebSocketClient
-from trio_swarm.errors import RequestRefused, TooManyStreams, TooManyTopics
+from trio_swarm.errors import Overloaded, RequestRefused, TooManyStreams, TooManyTopics
 from trio_swarm.fanout.subscription import Opening, Subscription
 from trio_swarm.journal.event import EventId
 from trio_swarm.objects.directory import Directory
@@ -30,31 +32,42 @@ class Step:
     is_new: bool
     opening: Opening | None = None
 
-    async def open(self) -> None:
-        """Learn where a new subscription begins.
+    async def open(self, client: WebSocketClient, share: Share) -> None:
+        """Learn where a new subscription begins, and count its snapshot.
 
         Raises:
             RequestRefused: the stream was ended meanwhile.
+            Overloaded: the answers on their way hold too much; the subscription is ended.
         """
         if self.is_new:
             try:
                 self.opening = await self.subscription.opened()
             except trio.ClosedResourceError:
                 raise RequestRefused(503, "closed", "the stream was ended before it began") from None
+            try:
+                count_answer(share, client.weigh(self.opening.snapshot or b""))
+            except Overloaded:
+                self.subscription.close()
+                client.subscriptions.pop(self.stream, None)
+                raise
 
     def settle(self, message_id: str | None) -> bytes:
         """The answer. Never waits; topics are added only now, because their events may follow at once.
 
         Raises:
-            RequestRefused: too many replays are under way on this stream.
+            RequestRefused: too many replays are under way on this stream, or it was ended meanwhile.
         """
         opening = self.opening
+        if self.subscription.closed:
+            raise RequestRefused(503, "closed", "the stream was ended before it began")
         if opening is None:
             try:
                 opening = self.subscription.add_topics(self.topics, self.since)
             except trio.WouldBlock:
                 reason = "too many replays are under way on this stream; try again when they are over"
                 raise RequestRefused(429, "limit", reason) from None
+        if opening.snapshot is not None:  # it is in the answer now
+            self.opening = attrs.evolve(opening, snapshot=None, encoded={})
         return messages.subscribed(
             message_id,
             stream=self.stream,

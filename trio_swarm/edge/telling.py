@@ -50,6 +50,7 @@ class Telling:
         self._aborted: Counter[str] = Counter()
         sources.add("clients", edge.statistics)
         sources.add("requests", edge.requests.statistics)
+        sources.add("answers", edge.answers.statistics)
         sources.add("slowest", lambda: find_slowest(edge.clients))
         sources.add("answered", edge.answered.statistics)
         sources.add("loop", self._loop.statistics)

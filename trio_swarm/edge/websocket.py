@@ -92,6 +92,12 @@ class WebSocketClient(Client):
         """One JSON message as the transport takes it."""
         return text_frame(message) if self.is_direct else (message.decode(),)
 
+    def weigh(self, answer: bytes) -> int:
+        """What an answer costs until the client has taken it: itself, and what `pack` and the host make of it."""
+        if self.is_direct:
+            return 2 * len(answer)
+        return len(answer) * (3 if answer.isascii() else 6)
+
     def go_through_host(self) -> None:
         """See `Client.go_through_host`."""
         super().go_through_host()

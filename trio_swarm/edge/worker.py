@@ -31,13 +31,16 @@ from hypercorn.trio import run as host_run
 from hypercorn.trio import tcp_server
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.utils import LifespanFailureError
+from wsproto.connection import Connection as WSConnection
+from wsproto.connection import ConnectionType
 
 from trio_swarm.edge.connection import Connection
 from trio_swarm.edge.hosting import log_fallback
 from trio_swarm.edge.listeners import open_listeners
 from trio_swarm.edge.serving import WorkerStatistics, tighten
 from trio_swarm.edge.transport import KEY
-from trio_swarm.errors import HostError
+from trio_swarm.errors import HostError, SwarmError
 from trio_swarm.health.budget import most_connections
 from trio_swarm.settings import Settings
 
@@ -81,6 +84,8 @@ _METHODS: Final[tuple[tuple[Any, str], ...]] = (
     (ws_stream.WebsocketBuffer, "extend clear to_message"),
     (http_stream.HTTPStream, "handle app_send"),
     (WorkerContext(None), "terminate terminated mark_request"),
+    (WSConnection(ConnectionType.SERVER)._proto._frame_decoder, "header buffer"),  # noqa: SLF001 - wsproto's
+    (trio.SSLStream, "_retry"),
 )
 
 
@@ -223,6 +228,7 @@ async def serve(
 
     Raises:
         SettingsError: `settings.bind` cannot be listened on.
+        ExceptionGroup: the application did not start; in it is the application's own error, where that is one of ours.
     """
     listening = list(sockets or open_listeners(settings.bind, stall_s=settings.stall.seconds))
     secure = certfile is not None
@@ -237,6 +243,16 @@ async def serve(
             )
             async with trio.open_nursery() as nursery:
                 task_status.started(await nursery.start(run))
+    except* LifespanFailureError as failures:
+        raise _told_by_lifespan(failures) from None
     finally:
         for sock in listening:
             sock.close()
+
+
+def _told_by_lifespan(failures: BaseExceptionGroup[LifespanFailureError]) -> BaseException:
+    """The error for which the application did not start: it stands behind what Hypercorn makes of it."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure.__context__ if isinstance(failure.__context__, SwarmError) else failure

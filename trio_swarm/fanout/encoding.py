@@ -69,8 +69,11 @@ class Encoding(Protocol):
     def position(self, stream: str, id: EventId) -> Any:
         """Encode a heartbeat that moves the client's last id on; None where the format has none."""
 
-    def greeting(self, stream: str, id: EventId, client: str, gap: Gap | None, snapshot: bytes | None) -> Any:
-        """Encode what a new stream begins with; None where the format answers in another way."""
+    def greeting(self, id: EventId, client: str, gap: Gap | None, *, is_all: bool) -> Any:
+        """Encode what a new stream begins with; None where the format answers in another way.
+
+        `is_all`: no snapshot follows.
+        """
 
 
 def _gap_data(gap: Gap) -> dict[str, str]:
@@ -114,15 +117,13 @@ class _Sse:
     def position(self, stream: str, id: EventId) -> bytes:  # noqa: ARG002
         return self._wrap(sse.encode_id_only(str(id)))
 
-    def greeting(self, stream: str, id: EventId, client: str, gap: Gap | None, snapshot: bytes | None) -> bytes:  # noqa: ARG002
+    def greeting(self, id: EventId, client: str, gap: Gap | None, *, is_all: bool) -> bytes:
         # Only the last of them carries the position: a client cut off between them must not resume after what it
         # has not seen.
         told = [("hello", _encode({"client": client}))]
         if gap is not None:
             told.append(("gap", _encode(_gap_data(gap))))
-        if snapshot is not None:
-            told.append(("snapshot", snapshot))
-        last = len(told) - 1
+        last = len(told) - 1 if is_all else None
         parts = [
             sse.encode_event(data, id=str(id) if index == last else None, event=event)
             for index, (event, data) in enumerate(told)
@@ -153,7 +154,7 @@ class _WebSocket:
     def position(self, stream: str, id: EventId) -> None:  # noqa: ARG002 - pings keep a WebSocket alive
         return None
 
-    def greeting(self, stream: str, id: EventId, client: str, gap: Gap | None, snapshot: bytes | None) -> None:  # noqa: ARG002
+    def greeting(self, id: EventId, client: str, gap: Gap | None, *, is_all: bool) -> None:  # noqa: ARG002
         return None  # the answer `subscribed` says it
 
 
@@ -185,7 +186,7 @@ class _Events:
     def position(self, stream: str, id: EventId) -> None:  # noqa: ARG002
         return None
 
-    def greeting(self, stream: str, id: EventId, client: str, gap: Gap | None, snapshot: bytes | None) -> None:  # noqa: ARG002
+    def greeting(self, id: EventId, client: str, gap: Gap | None, *, is_all: bool) -> None:  # noqa: ARG002
         return None
 
 

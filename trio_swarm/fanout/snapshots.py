@@ -83,7 +83,7 @@ class Snapshots:
         id_ = self._journal.head_id
         for reader, gap in self._settled(batch):
             if not reader.is_open:
-                reader.open_at(self._journal.head, Opening(id_, gap=gap, snapshot=data))
+                reader.open_at(self._journal.head, Opening(id_, gap=gap, snapshot=data, encoded=encoded))
                 continue
             encoding = reader.encoding
             if encoding.name not in encoded:

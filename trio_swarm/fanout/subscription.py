@@ -43,6 +43,7 @@ class Opening:
         recovered: `since` was given and everything after it will be delivered.
         gap: what will not be delivered, if anything.
         snapshot: the object's state (JSON) as of `id`, if the class gives one and it is needed.
+        encoded: the snapshot by the encoding's name, made once for all who share it.
         error: why a snapshot that was wanted could not be had; the stream then goes on without one.
     """
 
@@ -51,6 +52,15 @@ class Opening:
     gap: Gap | None = None
     snapshot: bytes | None = None
     error: str | None = None
+    encoded: dict[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
+
+    def encode_snapshot(self, stream: str, encoding: Encoding) -> Any:
+        """The snapshot as it leaves: the same bytes for all who share it; None where there is none."""
+        if self.snapshot is None:
+            return None
+        if encoding.name not in self.encoded:
+            self.encoded[encoding.name] = encoding.snapshot(stream, self.id, self.snapshot)
+        return self.encoded[encoding.name]
 
 
 @attrs.define
@@ -131,7 +141,7 @@ class Subscription:
         self.started = True
         if self._opening is not None:
             # The snapshot may be large and is shared by all who waited: it must not live as long as the subscription.
-            self._opening = attrs.evolve(self._opening, snapshot=None)
+            self._opening = attrs.evolve(self._opening, snapshot=None, encoded={})
         self.stream.enter(self)
 
     def add_topics(self, topics: Topics, since: EventId | None = None) -> Opening:

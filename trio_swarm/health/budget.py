@@ -188,6 +188,13 @@ def _request_rows(settings: Settings) -> tuple[Row, ...]:
             ("limits.bodies_bytes",),
             "bodies, messages in reading and in line, with what is made of them",
         ),
+        Row(
+            "answers on their way",
+            1,
+            settings.limits.answers_bytes,
+            ("limits.answers_bytes",),
+            "histories, results and snapshots that clients have not taken",
+        ),
         Row("answers kept for repeats", REPEAT_ENTRIES, REPEAT_BYTES + ANSWER_ENTRY_BYTES, (), "to WebSocket messages"),
         Row("publications kept for repeats", REPEATS, PUBLISHED_BYTES, (), "ids of 200 characters"),
         Row("prefixes of events", PREFIXES, PREFIX_BYTES, (), "encoded names"),

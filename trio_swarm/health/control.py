@@ -9,8 +9,8 @@ answered by one line, and nothing comes unasked. The word `tree` asks for the wh
 with ten thousand clients is a megabyte and some tens of milliseconds, and so is not told unasked. A viewer that does
 not read is dropped.
 
-A socket's file outlives a process that was killed. The next one that wants the name tries it first: what answers is
-alive and stays, what does not is cleared away.
+A socket's file outlives a process that was killed. The next one that wants the name tries it first: it is cleared
+away only if the system says that nobody listens there. What may not be asked is somebody's, and stays.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ SEND_S: Final = 5.0  # for a line; who takes longer is not looking
 REQUEST_BYTES: Final = 1 * KIB  # of what a viewer may write without ending a line
 SUFFIX: Final = ".sock"
 NO_PATH: Final = ("auto", "off")
+_NOBODY: Final = {errno.ECONNREFUSED, errno.ENOENT}
 
 Tell = Callable[[bool], Mapping[str, Any]]  # with the tree, or without
 
@@ -79,37 +80,39 @@ def find_sockets(environment: Mapping[str, str]) -> list[Path]:
 
 
 def answers(path: Path) -> bool:
-    """Whether somebody listens there."""
+    """Whether somebody listens there, or may: another user's socket does not let itself be tried."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
         except OSError as error:
-            return error.errno in {errno.EAGAIN, errno.ETIMEDOUT}  # its backlog is full: it lives
+            return error.errno not in _NOBODY
     return True
 
 
 @asynccontextmanager
 async def open_control(path: Path, tell: Tell) -> AsyncIterator[None]:
-    """Tell viewers on this socket for as long as the scope lasts; its file is gone at the end.
+    """Tell viewers on this socket for as long as the scope lasts; at the end its file is gone, if it is still ours.
 
     Args:
         path: in a folder that exists.
         tell: gives the figures of the moment. Never waits.
 
     Raises:
-        SettingsError: something else is there, another service answers there, or the system refuses it.
+        SettingsError: something else is there, there is another service's socket, or the system refuses it.
     """
-    listener = _listen(path)
+    listener, ours = _listen(path)
     try:
         async with trio.open_nursery() as nursery:
-            accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            # The nursery closes it; ours stays open until the file is gone, or another might take it for a dead one's.
+            accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup()))
             await nursery.start(_Window(tell).serve, accepting)
             yield
             nursery.cancel_scope.cancel()
     finally:
+        if _identify(path) == ours:
+            _remove(path)
         listener.close()
-        _remove(path)
 
 
 def _clear_dead(folder: Path) -> None:
@@ -160,32 +163,41 @@ async def run_found_control(
         task_status.started()
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
+    """A listener and its file, which has its name when it answers, or it would seem dead."""
     try:
         if path.is_symlink() or (path.exists() and not path.is_socket()):
             raise SettingsError("control", f"{path} is there, and is no socket")
         if path.exists():
             if answers(path):
-                raise SettingsError("control", f"another service answers on {path}")
+                raise SettingsError("control", f"{path} is another service's socket")
             path.unlink()
-        own = path.with_name(f"{path.name}.{os.getpid()}")  # it has its name when it answers, or it would seem dead
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            before = os.umask(0o177)
+        # Until it has its mode it is where nobody else comes; a umask would be that of all threads.
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent, ignore_cleanup_errors=True) as private:
+            own = Path(private) / path.name
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                own.unlink(missing_ok=True)
                 listener.bind(str(own))
-            finally:
-                os.umask(before)
-            listener.listen(VIEWERS)
-            listener.setblocking(False)
-            own.rename(path)
-        except BaseException:
-            listener.close()
-            raise
+                own.chmod(0o600)
+                listener.listen(VIEWERS)
+                listener.setblocking(False)
+                ours = _identify(own)
+                own.rename(path)
+            except BaseException:
+                listener.close()
+                raise
     except OSError as error:
         raise SettingsError("control", f"cannot listen on {path}: {error.strerror or error}") from error
-    return listener
+    return listener, ours
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Which file it is; None where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Window:

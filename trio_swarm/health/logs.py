@@ -5,6 +5,7 @@ What must hold, whatever happens:
 - writing a line never waits (line_sink.py);
 - a client cannot fill the disk: lines of one name about one thing come ten at once and then one a second; the others
   are counted, and a line a second says how many (`Restraint`);
+- a log call raises nothing, whatever its fields are (`_line`);
 - no line is without end, and none has a control character in it, so that what came from outside can neither begin a
   line of its own nor speak to a terminal;
 - tracebacks show code and never the values of variables, which are clients' data.
@@ -26,20 +27,25 @@ import attrs
 import msgspec
 import structlog
 
+from trio_swarm.health.forks import anew_in_children
+from trio_swarm.health.library_lines import libraries_heard
 from trio_swarm.health.line_sink import LineSink, Write
 from trio_swarm.settings import Settings
 
 Entry = MutableMapping[str, Any]
 Processor = Callable[[Any, str, Entry], Entry]
+Render = Callable[[Any, str, Entry], bytes]
 Form = Literal["console", "json"]
 
 BURST: Final = 10  # lines of one name about one thing at once: as many feeds may fall together and all be seen
 A_SECOND: Final = 1.0  # and then one in so long
 THINGS: Final = 1_000  # feeds, kinds and reasons that are told apart
 VALUE_CHARACTERS: Final = 2_000  # of one field; an id is 200 bytes
+VALUE_PARTS: Final = 100  # of one field that is a list or a mapping, at all depths together: it may hold itself
 TRACEBACK_CHARACTERS: Final = 16_000  # both ends of a longer one are kept: recursion makes them endless
 
-_ABOUT: Final = ("feed", "object", "reason", "code")  # fields that tell lines of one name apart; of an object its kind
+# Fields that tell lines of one name apart; of an object its kind.
+_ABOUT: Final = ("feed", "object", "reason", "code", "logger")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _CONTROLS |= {code: f"\\u{code:04x}" for code in range(0x2028, 0x202F)}  # ends of lines, and writing backwards
 
@@ -58,6 +64,8 @@ def logging_to(
 ) -> Iterator[Log]:
     """Have structlog write to a stream while the context lasts; at its end what is left is written.
 
+    What libraries say through `logging` is written too (library_lines.py).
+
     Args:
         stream: such as `sys.stderr`.
         form: "auto" is for people on a terminal, and for machines elsewhere.
@@ -66,35 +74,34 @@ def logging_to(
     """
     if form == "auto":
         form = "console" if stream.isatty() else "json"
-    render = _json if form == "json" else _console(colors=stream.isatty() and not os.environ.get("NO_COLOR"))
+    line = _line(_json if form == "json" else _console(colors=stream.isatty() and not os.environ.get("NO_COLOR")))
     restraint = Restraint(time.monotonic)
 
     def remark(dropped: int) -> bytes:
         entries = restraint.suppressed()
         if dropped:
             entries.append({"event": "log_lines_dropped", "level": "warning", "count": dropped})
-        return b"".join(render(None, "warning", _stamp(None, "warning", entry)) + b"\n" for entry in entries)
+        return b"".join(line(None, "warning", entry) + b"\n" for entry in entries)
 
     before = structlog.get_config() if structlog.is_configured() else None
     sink = LineSink(_write_to(stream), remark)
     structlog.configure(
         processors=[
+            _named,
             *first,
             restraint,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.StackInfoRenderer(),
             structlog.dev.set_exc_info,
-            _traceback,
-            _bounded,
-            _stamp,
-            render,
+            line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.BytesLoggerFactory(sink),  # type: ignore[arg-type]  # it has the two methods used
     )
     try:
-        yield Log(sink, form)
+        with libraries_heard():
+            yield Log(sink, form)
     finally:
         if before is None:
             structlog.reset_defaults()
@@ -109,9 +116,14 @@ class Restraint:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
+        self._told_at = 0.0
+        self.begin_in_child()
+        anew_in_children(self)
+
+    def begin_in_child(self) -> None:
+        """Count anew: what the parent suppressed, the parent tells."""
         self._lock = threading.Lock()
         self._seen: dict[tuple[str, str], list[float]] = {}  # lines in hand, when counted, how many suppressed
-        self._told_at = 0.0
 
     def __call__(self, _logger: Any, _method: str, entry: Entry) -> Entry:
         """Let an entry pass.
@@ -172,27 +184,67 @@ def printable(text: str) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
-def _bounded(_logger: Any, _method: str, entry: Entry) -> Entry:
-    for name, value in entry.items():
-        if name != "exception":
-            entry[name] = _bounded_value(value)
+def _named(_logger: Any, _method: str, entry: Entry) -> Entry:
+    event = entry.get("event")
+    if not isinstance(event, str):  # None is left out by structlog, anything else comes as it is
+        entry["event"] = _shown(event, str)
     return entry
 
 
-def _bounded_value(value: Any) -> Any:
+def _line(render: Render) -> Render:
+    """The last steps, from an entry to a line. Fields that cannot be shown cost the fields, and not the caller."""
+
+    def line(logger: Any, method: str, entry: Entry) -> bytes:
+        bare = {"event": _bounded_text(entry["event"]), "level": entry["level"]}
+        try:
+            return render(logger, method, _stamp(_bounded(_traceback(logger, method, entry))))
+        except Exception as error:  # noqa: BLE001 - an author's values run their own code, and renderers know few types
+            return render(logger, method, _stamp({**bare, "not_shown": type(error).__name__}))
+
+    return line
+
+
+def _bounded(entry: Entry) -> Entry:
+    return {
+        _bounded_text(name): value if name == "exception" else _bounded_value(value, iter(range(VALUE_PARTS)))
+        for name, value in entry.items()
+    }
+
+
+def _bounded_value(value: Any, parts: Iterator[int]) -> Any:
     if isinstance(value, str):
-        return printable(value if len(value) <= VALUE_CHARACTERS else f"{value[:VALUE_CHARACTERS]}…")
+        return _bounded_text(value)
     if isinstance(value, list | tuple):
-        return [_bounded_value(each) for each in value]
+        several = [_bounded_value(each, parts) for each, _ in zip(value, parts, strict=False)]
+        return several if len(several) == len(value) else [*several, "…"]
     if isinstance(value, dict):
-        return {str(key): _bounded_value(each) for key, each in value.items()}
-    return value if value is None or isinstance(value, bool | int | float) else _bounded_value(repr(value))
+        pairs = zip(value.items(), parts, strict=False)
+        named = {_bounded_text(str(key)): _bounded_value(each, parts) for (key, each), _ in pairs}
+        return named if len(named) == len(value) else {**named, "…": "…"}
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):  # the renderer knows none of their subclasses
+        return float(value) if isinstance(value, float) else int(value)
+    return _bounded_text(_shown(value))
+
+
+def _bounded_text(text: str) -> str:
+    text = str.__str__(text)  # of a subclass the text alone
+    return printable(text if len(text) <= VALUE_CHARACTERS else f"{text[:VALUE_CHARACTERS]}…")
+
+
+def _shown(value: Any, show: Callable[[Any], str] = repr) -> str:
+    try:
+        return show(value)
+    except Exception:  # noqa: BLE001 - it is an author's own code
+        return f"<{type(value).__name__}>"
 
 
 def _traceback(logger: Any, method: str, entry: Entry) -> Entry:
     entry = structlog.processors.format_exc_info(logger, method, entry)
     text = entry.get("exception")
-    if isinstance(text, str):
+    if text is not None:
+        text = text if isinstance(text, str) else _shown(text)
         if len(text) > TRACEBACK_CHARACTERS:
             half = TRACEBACK_CHARACTERS // 2
             text = f"{text[:half]}\n…\n{text[-half:]}"
@@ -200,17 +252,17 @@ def _traceback(logger: Any, method: str, entry: Entry) -> Entry:
     return entry
 
 
-def _stamp(_logger: Any, _method: str, entry: Entry) -> Entry:
+def _stamp(entry: Entry) -> Entry:
     now = datetime.now(UTC)
-    return {"timestamp": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z", **entry}
+    return {**entry, "timestamp": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"}
 
 
-def _json(_logger: Any, _method: str, entry: Entry) -> Any:
+def _json(_logger: Any, _method: str, entry: Entry) -> bytes:
     first = {"timestamp": entry.pop("timestamp"), "level": entry.pop("level"), "event": entry.pop("event")}
     return msgspec.json.encode({**first, **entry})
 
 
-def _console(*, colors: bool) -> Callable[[Any, str, Entry], Any]:
+def _console(*, colors: bool) -> Render:
     renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
 
     def render(logger: Any, method: str, entry: Entry) -> bytes:

@@ -98,6 +98,12 @@ _CLIENTS: Final = (
            one("requests", lambda r: r.limit)),
     Metric("trio_swarm_request_bytes_refused_total", "counter", "Requests refused because no bytes were left.",
            one("requests", lambda r: r.refused)),
+    Metric("trio_swarm_answer_bytes", "gauge", "Bytes of large answers and snapshots that clients have not taken.",
+           one("answers", lambda a: a.held)),
+    Metric("trio_swarm_answer_limit_bytes", "gauge", "limits.answers_bytes: beyond it large answers are refused.",
+           one("answers", lambda a: a.limit)),
+    Metric("trio_swarm_answer_bytes_refused_total", "counter", "Large answers refused because no bytes were left.",
+           one("answers", lambda a: a.refused)),
 )  # fmt: skip
 
 _OBJECTS: Final = (

@@ -25,8 +25,11 @@ from trio_swarm.settings import Settings
 
 FRESH_S: Final = 1.0  # nobody scrapes more often, and who does gets the same page again
 PARTS: Final = frozenset(
-    {"streams", "directory", "kinds", "storage", "clients", "connections", "requests", "answered", "loop", "log"}
-)  # those that are read here: the others tell of every object
+    {
+        "streams", "directory", "kinds", "storage", "clients", "connections", "requests", "answers", "answered", "loop",
+        "log",
+    }
+)  # fmt: skip  # those that are read here: the others tell of every object
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -12,6 +12,7 @@ the names below and on those records' fields, and on nothing of the layers that 
     clients       edge.clients.ClientStatistics: streams and WebSockets
     connections   edge.serving.WorkerStatistics: sockets, where the host runs our connection class
     requests      bounded.allowance.AllowanceStatistics: bytes that requests under way hold
+    answers       bounded.allowance.AllowanceStatistics: bytes of large answers that clients have not taken
     slowest       edge.slowest.Slowest: the clients that somebody should look at
     answered      edge.access.AnsweredStatistics: requests by what was asked and status
     loop          health.loop_delay.LoopStatistics: how late Trio's loop is

@@ -52,6 +52,10 @@ class Ownership:
     def __init__(self, path: Path) -> None:
         if path.is_dir():
             raise StorageError(f"{path} is a folder: give a file")
+        path = Path(os.path.realpath(path))  # one file, one lock, by whatever name
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_nlink > 1:
+                raise StorageError(f"{path} has a second name (a hard link), by which another process could own it")
         self._lock = path.with_name(f"{path.name}.lock")
         for _ in range(TRIES):
             self._fd = self._open(path)
@@ -61,8 +65,9 @@ class Ownership:
             os.close(self._fd)  # of an owner that has just left
         else:
             raise StorageError(f"{path} is in use by processes that come and go; a store has one owner")
-        os.truncate(self._fd, 0)
-        os.write(self._fd, b"%d\n" % os.getpid())
+        with contextlib.suppress(OSError):  # a full disk: the number is for people
+            os.truncate(self._fd, 0)
+            os.write(self._fd, b"%d\n" % os.getpid())
 
     def _open(self, path: Path) -> int:
         try:
@@ -84,6 +89,8 @@ class Ownership:
         if fd >= 0:
             with contextlib.suppress(OSError):
                 self._lock.unlink()
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
             os.close(fd)
 
 

@@ -48,7 +48,7 @@ class SqliteStorage:
         self._path = path
         self._writer = writer
         self._ownership = ownership
-        self._readers = deque(readers)
+        self._readers = deque(readers, len(readers))
         self._limiter = trio.CapacityLimiter(len(readers))
         self._closed = False
 
@@ -135,11 +135,13 @@ class SqliteStorage:
 
     async def aclose(self) -> None:
         """See `Storage.aclose`. Cancelled, the writer still ends by itself, and the lock goes with the process."""
+        self._closed = True
         self._writer.close()
         await self._writer.ended.wait()
-        if self._closed:
+        if not self._readers:
             return
-        self._closed = True
+        for _ in range(self._readers.maxlen or 0):
+            await self._limiter.acquire_on_behalf_of(object())  # reads that began before are answered
         while self._readers:
             with contextlib.suppress(sqlite3.Error):
                 self._readers.pop().close()

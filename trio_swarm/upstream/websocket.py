@@ -28,6 +28,7 @@ import wsproto.utilities
 
 from trio_swarm.errors import FeedUnavailable, SettingsError
 from trio_swarm.settings import KIB, QUEUE_FRAMES, Limits, UpstreamSettings
+from trio_swarm.upstream.unreachable import why_unreachable
 
 RECEIVE_BYTES = 256 * KIB  # the largest frame there was, 709 KB, comes in three reads and not in 170
 
@@ -133,12 +134,13 @@ class Connection:
         """Send a text frame. Cancelled half-way, it leaves the connection unusable.
 
         Raises:
-            FeedUnavailable: the connection ended.
+            FeedUnavailable: the connection ended; the reason says how. What came before that can still be received.
         """
         try:
             await self._websocket.send_message(text)
         except (trio_websocket.ConnectionClosed, wsproto.utilities.ProtocolError):
-            raise FeedUnavailable(self._name, self._why()) from None
+            ended = trio_websocket.ConnectionClosed(self._websocket.closed)  # a ProtocolError would not say how
+            raise FeedUnavailable(self._name, self._why()) from ended
 
     async def _ping(self, every_s: float) -> None:
         # No deadline here: the stream's own ends a peer that neither answers nor sends. One ping is under way at a
@@ -240,8 +242,8 @@ async def _open(name: str, opener: Opener, url: str) -> trio.abc.Stream:
     try:
         return await opener(url)
     except (OSError, UnicodeError, trio.BrokenResourceError) as error:
-        why = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
-        raise FeedUnavailable(name, f"cannot connect: {why}") from error
+        host = parse_url(url).header
+        raise FeedUnavailable(name, f"cannot connect to {host}: {why_unreachable(error)}") from error
 
 
 def _why_not(stream: "_Watched | None", guard: "_Guard", connect_s: float) -> str:
