@@ -32,6 +32,7 @@ SETTINGS = {
         "ping_s": 1.0, "dead_s": 300.0, "header_s": LIMIT_S, "body_s": LIMIT_S, "keep_alive_s": IDLE_S,
         "closing_s": LIMIT_S,
     },
+    "limits": {"answers_bytes": 2**30},  # or some of those that stop are told `busy`, and have nothing to leave unread
 }  # fmt: skip
 IN_TIME_S = 40.0  # the longest limit here is 5 s: a dripping reader's; the rest is for a machine that is busy
 CONNECTING_S = 60.0
