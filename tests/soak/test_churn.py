@@ -9,7 +9,7 @@ from flatness import judge
 from watched_service import PLANTS
 
 RATE = 300.0
-MINUTES = 1 / 6  # two spans of 5 s
+MINUTES = 1 / 10  # two spans of 3 s
 
 
 @pytest.mark.slow
