@@ -70,7 +70,14 @@ def measure(path: Path, speed: float, clients: int, *, pin: bool) -> dict[str, A
     with (
         Command("replay", str(path), "--bind", "127.0.0.1:0", "--speed", str(speed), cpu=client_core) as replay,
         Command(
-            "serve", "--bind", "127.0.0.1:0", "--feed", f"coinbase=coinbase:{replay.url.geturl()}", cpu=server_core
+            "serve",
+            "--bind",
+            "127.0.0.1:0",
+            "--store",
+            "memory:",
+            "--feed",
+            f"coinbase=coinbase:{replay.url.geturl()}",
+            cpu=server_core,
         ) as server,
         Child("clients", cpu=client_core) as child,
     ):

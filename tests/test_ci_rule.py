@@ -11,9 +11,12 @@ import pytest
 RULE = Path(__file__).parents[1] / "conftest.py"
 
 
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "2")], ids=["here", "two workers"])
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_a_skip_fails_the_build(tmp_path, ci, code):
-    """A skipped test passes on a desk, and fails where CI is true, with its reason; an expected failure is no skip."""
+def test_a_skip_fails_the_build(tmp_path, ci, code, workers):
+    """A skipped test or file passes on a desk, and fails where CI is true, with its reason; an expected failure is no
+    skip.
+    """
     shutil.copy(RULE, tmp_path / "conftest.py")
     (tmp_path / "test_one.py").write_text(
         "import pytest\n"
@@ -21,6 +24,7 @@ def test_a_skip_fails_the_build(tmp_path, ci, code):
         "@pytest.mark.xfail\n"
         "def test_expected(): assert False\n"
     )
+    (tmp_path / "test_two.py").write_text("import pytest\npytest.importorskip('no_such_module')\n")
     done = subprocess.run(
         [
             sys.executable,
@@ -29,6 +33,7 @@ def test_a_skip_fails_the_build(tmp_path, ci, code):
             "-q",
             "-p",
             "no:cacheprovider",
+            *workers,
             "-c",
             "/dev/null",
             f"--rootdir={tmp_path}",
@@ -41,4 +46,5 @@ def test_a_skip_fails_the_build(tmp_path, ci, code):
     )
     assert done.returncode == code, done.stdout
     assert ("no browser here" in done.stdout) == (ci == "true")
+    assert ("no_such_module" in done.stdout) == (ci == "true")
     assert done.stdout.count("::test_") == (1 if ci else 0)

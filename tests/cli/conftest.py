@@ -40,7 +40,7 @@ class Child:
             self.lines += [line.decode() for line in lines]
 
     async def wait_ready(self):
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not (found := _READY.search("\n".join(self.lines))):
                 assert self.process.poll() is None, self.lines
                 await trio.sleep(0.02)
@@ -49,7 +49,7 @@ class Child:
     async def end(self):
         """Ask it to end as Ctrl-C does; its exit code."""
         self.process.send_signal(signal.SIGINT)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             return await self.process.wait()
 
 

@@ -20,7 +20,7 @@ PUBLISH = [sys.executable, "-m", "trio_swarm.cli", "publish"]
 
 async def run(*arguments, stdin=b""):
     """Its exit code, and what it said on both outputs."""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         done = await trio.run_process(
             [*PUBLISH, *map(str, arguments)], stdin=stdin, capture_stdout=True, capture_stderr=True, check=False
         )
@@ -79,7 +79,7 @@ async def test_lines_are_sent_as_they_come(child):
             [*PUBLISH, f"{service.url}/channel/a"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 for number in range(3):
                     await process.stdin.send_all(b"%d\n" % number)
                     await arrived(service, number + 1)
@@ -180,7 +180,7 @@ async def test_a_service_that_comes_back_is_waited_for(child):
             [*PUBLISH, f"{bind}/channel/a"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         try:
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 await process.stdin.send_all(b"1\n")
                 await arrived(service, 1)
                 service.process.kill()
@@ -205,7 +205,7 @@ async def test_ctrl_c_says_how_far_it_came(child):
             [*PUBLISH, f"{service.url}/channel/a"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
         )
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await process.stdin.send_all(b"1\n2\n3")
                 await arrived(service, 2)
                 await trio.sleep(0.1)
@@ -230,7 +230,7 @@ async def test_ctrl_c_before_a_request_got_out(data):
             stderr=subprocess.PIPE,
         )
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await process.stdin.send_all(b"1\n")
                 said = b""
                 while b"trying again" not in said:
@@ -254,7 +254,7 @@ async def test_ctrl_c_while_an_answer_is_awaited():
             [*PUBLISH, f"127.0.0.1:{listener.getsockname()[1]}/channel/a", "1"], stderr=subprocess.PIPE
         )
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 peer, _ = await trio.to_thread.run_sync(listener.accept)
                 with peer:
                     await trio.to_thread.run_sync(peer.recv, 4096)
@@ -272,7 +272,7 @@ async def test_progress_is_for_terminals(child):
     async with child("serve", "--bind", "127.0.0.1:0") as service:
         near, far = os.openpty()
         lines = b"1\n" * 3000
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             done = await trio.run_process(
                 [*PUBLISH, f"{service.url}/channel/a"], stdin=lines, capture_stdout=True, stderr=far
             )
@@ -372,7 +372,7 @@ async def test_a_descriptor_that_does_not_block_is_waited_for():
         while more := await lines.next():
             batches.extend(more)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             for line in (b"1\n2", b"2\n"):
@@ -399,7 +399,7 @@ async def test_a_descriptor_that_cannot_be_read():
 async def test_an_input_that_is_none_is_one_sentence(input_, words):
     """And exit code 2."""
     script = f'exec "$@" localhost:9/channel/a - {input_}'
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         done = await trio.run_process(["sh", "-c", script, "sh", *PUBLISH], capture_stderr=True, check=False)
     assert (2, 1) == (done.returncode, done.stderr.count(b"\n")), done.stderr
     assert words in done.stderr.decode()

@@ -51,7 +51,7 @@ class Tail:
             lines += [line.decode() for line in whole]
 
     async def until(self, condition):
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not condition(self):
                 assert self.process.poll() is None, (self.lines, self.notes)
                 await trio.sleep(0.01)
@@ -63,7 +63,7 @@ class Tail:
 
     async def end(self, number=signal.SIGINT):
         self.process.send_signal(number)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             return await self.process.wait()
 
 
@@ -90,7 +90,7 @@ async def tailing(*arguments):
 
 async def run(*arguments):
     """A `tail` that ends by itself."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         return await trio.run_process(
             [*TAIL, *map(str, arguments)], capture_stdout=True, capture_stderr=True, check=False
         )
@@ -174,8 +174,9 @@ async def test_a_service_that_ends_in_order_asks_to_be_waited_for(child):
     for scheme in ("http", "ws"):
         async with child("serve", "--bind", "127.0.0.1:0") as service:
             url = service.url.replace("http", scheme)
-            async with tailing(f"{url}/channel/a") as tail:
-                await trio.sleep(1.0)
+            await post(f"{service.url}/v1/channel/a", {"data": "it is there"})
+            async with tailing(f"{url}/channel/a", "--since", "0-0") as tail:
+                await tail.until(lambda tail: tail.lines)  # else it may find nobody, and ask again at once
                 await service.end()
                 await tail.until(lambda tail: tail.notes)
                 waited = re.search(r"trying again in ([0-9.]+) s", tail.notes[0])
@@ -348,7 +349,7 @@ async def test_nobody_reads_any_more():
     async with foreign_that_holds(OK + b"data: 1\n\n") as host:
         for option in ("", "--json"):
             command = f"{' '.join(TAIL)} {host}/stream {option} | head -1; echo ${{PIPESTATUS[0]}}"
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 done = await trio.run_process(["bash", "-c", command], capture_stdout=True, capture_stderr=True)
             assert ["0", b""] == [done.stdout.decode().splitlines()[-1], done.stderr]
             assert 2 == done.stdout.count(b"\n")
@@ -382,7 +383,7 @@ async def test_a_full_pipe_does_not_keep_it():
             process = await trio.lowlevel.open_process([*TAIL, f"{host}/stream", *option], stdout=writing)
             os.close(writing)
             try:
-                with trio.fail_after(20):
+                with trio.fail_after(60):
                     await until_full(reading)
                     if not option:
                         process.send_signal(signal.SIGINT)

@@ -23,7 +23,7 @@ from trio_swarm.cli.top_view import draw
 from trio_swarm.cli.viewing import find_socket
 from trio_swarm.errors import SettingsError
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

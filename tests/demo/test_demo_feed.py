@@ -150,7 +150,7 @@ async def test_it_is_served_on_loopback():
     async with trio.open_nursery() as nursery:
         url = await nursery.start(serve_feed, Simulation(1), lambda: 0)
         assert url.startswith("ws://127.0.0.1:")
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio_websocket.open_websocket_url(url) as websocket:
                 await websocket.send_message('{"subscribe": ["*"]}')
                 assert json.loads(await websocket.get_message()) == {"subscribed": ["*"]}

@@ -278,7 +278,8 @@ def masked(opcode, payload, *, fin=True):
         head += bytes([0x80 | 126]) + struct.pack("!H", size)
     else:
         head += bytes([0x80 | 127]) + struct.pack("!Q", size)
-    return head + key + bytes(byte ^ key[n % 4] for n, byte in enumerate(payload))
+    mask = (key * (size // 4 + 1))[:size]
+    return head + key + (int.from_bytes(payload) ^ int.from_bytes(mask)).to_bytes(size)
 
 
 async def closing_code(stream):

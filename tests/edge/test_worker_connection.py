@@ -126,7 +126,7 @@ async def open_websocket(port, **options):
 async def test_a_head_that_does_not_come_ends_the_connection(drip):
     """Neither silence nor a drip of bytes holds a connection longer than the time for a head."""
     async with served(App(hello), header_s=0.2) as server, await connect(server.port) as stream:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             try:
                 while True:
                     with trio.move_on_after(0.05):
@@ -184,7 +184,7 @@ async def test_an_idle_connection_ends_with_the_serving():
         await used.send_all(GET % b"/")
         await read_until(used, b"hello")
         server.stop.set()
-        with trio.fail_after(2):
+        with trio.fail_after(60):
             await server.over.wait()
         assert await read_to_end(silent) == b""
         assert await read_to_end(used) == b""
@@ -339,7 +339,8 @@ async def test_the_descriptor_of_a_client_that_left_does_not_wait_for_its_applic
         assert await eventually(lambda: app.connection.fileno() == -1)
         assert app.events == ["begun"]
         assert await app.ended() == "cancelled"
-        assert server.connection_class.statistics().aborted == {"the application did not end": 1}
+        expected = {"the application did not end": 1}  # counted when all of it is over
+        assert await eventually(lambda: server.connection_class.statistics().aborted == expected)
 
 
 async def test_an_answer_before_the_body_reaches_its_client_and_ends_the_connection():
@@ -392,6 +393,7 @@ async def test_a_request_that_breaks_off_does_not_tear_its_answer(begun):
         (client_frame(1, b"x" * 2000), 1009),
         (b"\x83\x80\0\0\0\0", 1002),
     ],
+    ids=["bad UTF-8", "too large", "unknown opcode"],
 )
 async def test_a_websocket_that_breaks_the_rules_is_closed_with_its_code_and_the_application_is_told(frame, code):
     """Bad UTF-8, a message too large, an unknown opcode."""

@@ -89,7 +89,7 @@ async def test_the_h2c_upgrade_and_prior_knowledge_reach_http2_in_the_stock_work
         for request in (upgrade, preface):
             async with await connect(host.port) as stream:
                 await stream.send_all(request)
-                with trio.fail_after(5):
+                with trio.fail_after(60):
                     answers.append(await stream.receive_some())
         return answers
 

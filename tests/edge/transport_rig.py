@@ -80,7 +80,7 @@ class Pair:
 
     async def read_until(self, done):
         """Let the client read until `done()`."""
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while not done():
                 if not self.read():
                     await trio.sleep(0.0005)

@@ -47,6 +47,7 @@ def test_names():
             "lane",
             "feed",
             "version",
+            "outcome",
         }
 
 

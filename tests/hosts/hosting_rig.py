@@ -78,7 +78,7 @@ async def running(log_file, command, *arguments, binds=1, cwd=HERE, path=(), **e
         )
     host = Host(process, log_file)
     try:
-        with trio.fail_after(3 * PATIENCE_S):
+        with trio.fail_after(PATIENCE_S):
             while len(host.addresses) < binds:
                 assert process.poll() is None, host.log
                 await trio.sleep(0.02)

@@ -17,7 +17,7 @@ COMMAND = Path(sys.executable).with_name("trio-swarm")
 async def running(
     *arguments,
     ready=r"(?:http|ws)://[0-9.]+:([0-9]+)",
-    deadline=20,
+    deadline=60,
     launcher=(),
     environment=None,
     said=None,
@@ -44,7 +44,7 @@ async def running(
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
-            with trio.CancelScope(shield=True), trio.move_on_after(10) as patience:
+            with trio.CancelScope(shield=True), trio.move_on_after(60) as patience:
                 await process.wait()
             if patience.cancelled_caught:
                 process.kill()

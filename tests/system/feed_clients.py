@@ -70,23 +70,22 @@ class Record:
             self.gaps.append((gap.after, gap.before))
 
 
-async def sse(record, port, path):
+async def sse(record, port, path, *, last_event_id=""):
     """Read a stream of server-sent events until cancelled: chunked HTTP/1.1, parsed by hand."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     async with stream:
-        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        raw = bytearray()
-        while b"\r\n\r\n" not in raw:
-            raw += await stream.receive_some(65536)
-        head, _, rest = bytes(raw).partition(b"\r\n\r\n")
+        resume = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else ""
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode())
+        head, rest = await _read_head(stream)
         if not head.startswith(b"HTTP/1.1 200"):
             record.strange.append(head.decode())
             return
         record.connected()
         raw = bytearray(rest)
         text = bytearray()
+        over = False
         while True:
-            while True:
+            while not over:
                 line_end = raw.find(b"\r\n")
                 if line_end < 0:
                     break
@@ -95,12 +94,13 @@ async def sse(record, port, path):
                     break
                 text += raw[line_end + 2 : line_end + 2 + size]
                 del raw[: line_end + 2 + size + 2]
-                if size == 0:
-                    record.ended = "end of the response"
-                    return
+                over = size == 0
             *blocks, text = text.split(b"\n\n")
             for block in blocks:
                 _sse_block(record, bytes(block))
+            if over:  # the goodbye may have come together with it
+                record.ended = "end of the response"
+                return
             received = await stream.receive_some(262_144)
             if not received:
                 record.ended = "end of file"
@@ -124,7 +124,19 @@ def _sse_block(record, block):
         record.strange.append(block.decode())
 
 
-async def websocket(record, port, stream_name, *, since="0-0"):
+async def _read_head(stream):
+    """The head of an answer, and what came behind it."""
+    raw = bytearray()
+    while b"\r\n\r\n" not in raw:
+        received = await stream.receive_some(65536)
+        if not received:
+            raise trio.BrokenResourceError("it ended before it answered")
+        raw += received
+    head, _, rest = bytes(raw).partition(b"\r\n\r\n")
+    return head, rest
+
+
+async def websocket(record, port, stream_name, *, since="0-0", topics=None):
     """Subscribe over a WebSocket and read its frames until cancelled."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     async with stream:
@@ -133,17 +145,14 @@ async def websocket(record, port, stream_name, *, since="0-0"):
             f"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-        raw = bytearray()
-        while b"\r\n\r\n" not in raw:
-            raw += await stream.receive_some(65536)
-        head, _, rest = bytes(raw).partition(b"\r\n\r\n")
+        head, rest = await _read_head(stream)
         if not head.startswith(b"HTTP/1.1 101"):
             record.strange.append(head.decode())
             return
         record.connected()
         data = {"stream": stream_name, "since": since}
-        if record.topic is not None:
-            data["topics"] = [record.topic]
+        if topics or record.topic is not None:
+            data["topics"] = list(topics or [record.topic])
         subscribe = {"type": "subscribe", "messageId": "1", "data": data}
         await stream.send_all(client_frame(0x1, msgspec.json.encode(subscribe)))
         raw = bytearray(rest)

@@ -107,8 +107,8 @@ class Publisher:
             raise AssertionError(answer)
 
 
-async def wait_for(condition, seconds=30):
-    """Look every 20 ms: what is waited for is in another process."""
+async def wait_for(condition, seconds=120):
+    """Look every 20 ms: what is waited for is in another process. The seconds are for a hang, not a busy machine."""
     with trio.fail_after(seconds):
         while True:
             if condition():

@@ -106,7 +106,7 @@ function drawSide(side, index, frame, lively) {
   const score = String(frame.score[index]);
   if (lively && frame.score[index] > Number(side.score.textContent)) {
     flash(side.score, "--accent", 5000);
-    play(side.goal, [{ opacity: 1 }, { opacity: 1, offset: 0.8 }, { opacity: 0 }], 5000);
+    play(side.goal, [{ opacity: 1 }, { opacity: 1, offset: 0.8 }, { opacity: still.matches ? 1 : 0 }], 5000);
   }
   text(side.score, frame.phase === "soon" ? "" : score);
   side.at.classList.toggle("leads", frame.score[index] > frame.score[1 - index]);

@@ -96,6 +96,16 @@ class SlowPeer:
         self.slow.set()
         await trio.sleep_forever()
 
+    async def stand_unread(self) -> None:
+        """Do nothing, behind a full window, and have the kernel ask now and then whether there is still somebody.
+
+        Where the service's kernel gives up on what nobody takes (`TCP_USER_TIMEOUT`), it tells nobody.
+        """
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await self.stand()
+
     def vanish(self) -> None:
         """Let nothing that comes reach this socket, so that nothing is acknowledged: a host that lost its power."""
         program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # "return 0": drop the packet
@@ -155,7 +165,7 @@ async def _pong(peer: SlowPeer) -> None:
 
 async def _stopped_stream(peer: SlowPeer) -> None:
     await peer.get(f"/v1/{peer.stream}/events")
-    await peer.stand()
+    await peer.stand_unread()
 
 
 async def _stopped_websocket(peer: SlowPeer) -> None:
@@ -166,7 +176,7 @@ async def _stopped_websocket(peer: SlowPeer) -> None:
 
 async def _stopped_answer(peer: SlowPeer) -> None:
     await peer.get(f"/v1/{peer.stream}/history?limit=1000")
-    await peer.stand()
+    await peer.stand_unread()
 
 
 async def _pings_unread(peer: SlowPeer) -> None:
@@ -275,5 +285,5 @@ async def be_slow(
 async def _act(name: str, peer: SlowPeer) -> None:
     try:
         await SLOW_PEERS[name](peer)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
+    except (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionResetError):
         peer.slow.set()  # cut off, perhaps before it was there
