@@ -30,15 +30,27 @@ _WORDS: Final[dict[Any, str]] = {
 }
 
 
-def load(path: str | os.PathLike[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+def load(
+    path: str | os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> Settings:
     """Read the settings from a TOML file (if any), then from variables such as `TRIO_SWARM_LIMITS__CONNECTIONS`.
+
+    Args:
+        path: the file.
+        environment: the variables; those of other programs are left alone.
+        defaults: what holds, by dotted name, where neither says anything: for a command that has its own.
 
     Raises:
         SettingsError: the file cannot be read, a key or value is not known, or values do not add up; it names the
             place.
     """
     place = "settings" if path is None else os.fspath(path)
-    values: dict[str, Any] = {} if path is None else dict(_leaves(Settings, _read(path), place, ""))
+    values = dict(defaults or {})
+    if path is not None:
+        values.update(_leaves(Settings, _read(path), place, ""))
     variables: dict[str, str] = {}
     for name, text in sorted((environment or {}).items()):
         if name.startswith(PREFIX) and name not in _NOT_SETTINGS:

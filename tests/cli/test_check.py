@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from trio_swarm.cli.checks import OWN_DESCRIPTORS, Doubt, Examined, descriptors_needed, examine, require
+from trio_swarm.cli.checks import OWN_DESCRIPTORS, descriptors_needed, examine, require
+from trio_swarm.cli.findings import Doubt, Examined
 from trio_swarm.cli.options import Asked
 from trio_swarm.errors import SettingsError
 from trio_swarm.health.memory_limit import MemoryLimit, find_memory_limit

@@ -8,7 +8,7 @@ import pytest
 from trio_swarm.cli import COMMANDS, main
 
 SERVING = {"serve", "demo", "replay", "check"}
-EXPLAINED = {"tail", "publish", "completion"}
+EXPLAINED = {"tail", "publish", "objects", "backup", "completion"}
 SHELLS = ("bash ", "zsh ", "fish ")
 
 
@@ -55,7 +55,7 @@ def test_help_of_what_changes_nothing(invoke):
 def test_defaults_are_shown_in_one_way(invoke):
     """The default of an option stands at its end, in brackets."""
     said = " ".join(invoke("serve", "--help").output.split())
-    for default in ("127.0.0.1:8000", "memory:", "off"):
+    for default in ("127.0.0.1:8000", "swarm.db", "off"):
         assert f"[default: ({default})]" in said
 
 

@@ -47,6 +47,11 @@ def complete(words, folder):
         ("trio-swarm completion ''", ["bash", "zsh", "fish"]),
         ("trio-swarm replay ''", ["compopt -o default", ""]),
         ("trio-swarm serve --config ''", ["compopt -o default", ""]),
+        ("trio-swarm objects --k", ["--kind"]),
+        ("trio-swarm objects ''", ["dump"]),
+        ("trio-swarm objects dump --", ["--store", "--config", "--help"]),
+        ("trio-swarm backup --f", ["--force"]),
+        ("trio-swarm backup ''", ["compopt -o default", ""]),
         ("trio-swarm nothing --x", [""]),
     ],
 )

@@ -24,6 +24,8 @@ COMMANDS = {
     "check": "Say what would fail if `serve` were called with the same options.",
     "budget": "Show what the settings may cost in memory at worst, part by part.",
     "top": "Watch a running service in the terminal.",
+    "objects": "List what a store keeps, object by object, also while it is served.",
+    "backup": "Copy a store into a file, also while it is served.",
     "tail": "Print a stream's events as they come; it resumes by itself.",
     "publish": "Publish an event, or lines from stdin.",
     "replay": "Play a capture as a live WebSocket feed.",

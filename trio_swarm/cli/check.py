@@ -9,7 +9,7 @@ from trio_swarm.cli.early_interrupt import CODE
 from trio_swarm.cli.options import Asked, service_options
 
 if TYPE_CHECKING:
-    from trio_swarm.cli.checks import Examined, Finding
+    from trio_swarm.cli.findings import Examined, Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fails": "red"}
 

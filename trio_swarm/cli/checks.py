@@ -5,84 +5,40 @@ reload show all findings. So there is one opinion. What only an attempt can tell
 `serve` attempts anyway, and `check` attempts by the same functions, in `attempt`.
 """
 
-import os
 import resource
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 import structlog
 import trio
 
-from trio_swarm.cli.listening import ANOTHER_BIND, check_bind
+from trio_swarm.cli.advice import with_advice
+from trio_swarm.cli.findings import Doubt, Examined
+from trio_swarm.cli.listening import check_bind
 from trio_swarm.cli.objects_module import load_objects
 from trio_swarm.cli.options import Asked
+from trio_swarm.cli.store_checks import attempt_store
 from trio_swarm.edge.certificates import check_certificate
 from trio_swarm.edge.listeners import is_loopback, open_listeners, parse_bind
-from trio_swarm.errors import FeedUnavailable, SettingsError, SwarmError
+from trio_swarm.errors import FeedUnavailable, SettingsError
 from trio_swarm.health.budget import make_budget, most_connections
 from trio_swarm.health.control import NO_PATH, open_control
 from trio_swarm.health.memory_limit import find_memory_limit
 from trio_swarm.live.channel import Channel
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.runtime import open_swarm
-from trio_swarm.settings import MEMORY, MIB, FeedSettings, JournalSettings, Settings
+from trio_swarm.settings import MIB, FeedSettings, JournalSettings, Settings
 from trio_swarm.storage.memory import MemoryStorage
-from trio_swarm.storage.opening import open_storage
 from trio_swarm.upstream.protocols import make_protocol
 from trio_swarm.upstream.websocket import connect, parse_url
-
-State = Literal["ok", "warning", "fails"]
 
 OWN_DESCRIPTORS: Final = 64  # the loop's, the store's, the log's, listening sockets, imports under way
 
 GIB: Final = 1024 * MIB
 
 _log = structlog.get_logger("trio_swarm.cli")
-
-
-@attrs.frozen
-class Finding:
-    """What one check found. `says` is what is there, or what is wrong and what to do."""
-
-    what: str
-    state: State
-    says: str
-
-
-class Doubt(Exception):
-    """It will work, and not as far as the settings say."""
-
-
-@attrs.define
-class Examined:
-    """What the checks found, and what they made on the way: None where it could not be made."""
-
-    settings: Settings | None = None
-    objects: list[type[DurableObject]] = attrs.Factory(list)
-    findings: list[Finding] = attrs.Factory(list)
-    first_failure: SwarmError | None = None
-
-    @property
-    def fails(self) -> bool:
-        """Whether serving would."""
-        return self.first_failure is not None
-
-    @contextmanager
-    def looking_at(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Make one finding of what the block says or raises."""
-        said: list[str] = []
-        try:
-            yield said.append
-        except SwarmError as error:
-            self.first_failure = self.first_failure or error
-            self.findings.append(Finding(what, "fails", str(error)))
-        except Doubt as doubt:
-            self.findings.append(Finding(what, "warning", str(doubt)))
-        else:
-            self.findings.append(Finding(what, "ok", "; ".join(said)))
 
 
 def examine(asked: Asked) -> Examined:
@@ -152,7 +108,7 @@ async def attempt(examined: Examined, *, held: Iterable[str] = (), online: bool 
             says(await act())
 
     await attempt_one("port", lambda: _attempt_port(settings, ours))
-    await attempt_one("store", lambda: _attempt_store(settings, ours))
+    await attempt_one("store", lambda: attempt_store(settings, ours))
     await attempt_one("control", lambda: _attempt_control(settings.control, ours))
     await attempt_one("classes", lambda: _attempt_classes(settings, examined.objects))
     if online:
@@ -262,26 +218,6 @@ async def _attempt_port(settings: Settings, held: set[str]) -> str:
     return f"{settings.bind} can be listened on"
 
 
-def with_advice(error: SettingsError) -> SettingsError:
-    """An address that cannot be listened on, and what to do about that."""
-    return SettingsError(error.where, f"{error.reason}; {ANOTHER_BIND}") if _is_systems(error) else error
-
-
-def _is_systems(error: SettingsError) -> bool:
-    return isinstance(error.__cause__, OSError)
-
-
-async def _attempt_store(settings: Settings, held: set[str]) -> str:
-    store = settings.store
-    if store in held:
-        return f"{store} is held by the running service"
-    if _is_new_file(store):
-        return f"{store} will be made"
-    storage = await open_storage(store, settings.limits)
-    await storage.aclose()
-    return store
-
-
 async def _attempt_control(control: str, held: set[str]) -> str:
     if control in NO_PATH:
         return control
@@ -289,23 +225,6 @@ async def _attempt_control(control: str, held: set[str]) -> str:
         return f"{control} is held by the running service"
     async with open_control(Path(control), lambda _: {}):
         return f"{control} can be listened on"
-
-
-def _is_new_file(store: str) -> bool:
-    """Whether serving would make the file: a check makes none.
-
-    Raises:
-        SettingsError: there is nowhere to make it.
-    """
-    path = Path(store)
-    if store == MEMORY or "://" in store or store.endswith(":") or path.exists():
-        return False
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise SettingsError("store", f"{store} cannot be made: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SettingsError("store", f"{store} cannot be made: {folder} may not be written to")
-    return True
 
 
 async def _attempt_classes(settings: Settings, objects: list[type[DurableObject]]) -> str:

@@ -1,9 +1,13 @@
-"""The options that say what is served: `serve` takes them, and `check` the same."""
+"""The options that say what is served: `serve` takes them, and `check` the same.
+
+`serve` keeps what objects store in a file, unless it is told otherwise; a library, and an ASGI host, keep it where they
+are told to. So the commands that speak of what `serve` does have a default of their own.
+"""
 
 import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import attrs
@@ -11,7 +15,7 @@ import click
 
 from trio_swarm.cli.log import LOG_OPTIONS
 from trio_swarm.errors import SettingsError
-from trio_swarm.settings import MEMORY, FeedSettings, Settings
+from trio_swarm.settings import FeedSettings, Settings
 from trio_swarm.settings_loading import load
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -29,16 +33,25 @@ OPEN: Option = click.option(
     "--open", "open_", is_flag=True, default=None, help="Listen beyond this machine, open to everybody."
 )
 
+CONFIG: Option = click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(),
+    envvar="TRIO_SWARM_CONFIG",
+    show_envvar=True,
+    help="Settings in TOML.",
+)
+SERVED_STORE: Final = "swarm.db"  # in the working directory
+
+
+def store_option(what: str) -> Option:
+    """`--store`, whose default is that of `serve`."""
+    return click.option("--store", metavar="STORE", show_default=SERVED_STORE, help=what)
+
+
 OPTIONS: tuple[Option, ...] = (
     BIND,
-    click.option(
-        "--config",
-        metavar="FILE",
-        type=click.Path(),
-        envvar="TRIO_SWARM_CONFIG",
-        show_envvar=True,
-        help="Settings in TOML.",
-    ),
+    CONFIG,
     click.option(
         "--feed",
         "feeds",
@@ -47,12 +60,7 @@ OPTIONS: tuple[Option, ...] = (
         help="Serve a feed as hub/NAME; again for more. With topics it connects now, else when somebody wants one.",
     ),
     click.option("--objects", "module", metavar="MODULE", help="Serve the DurableObject classes of a Python module."),
-    click.option(
-        "--store",
-        metavar="STORE",
-        show_default=MEMORY,
-        help="Where objects keep their state: memory:, or the path of an SQLite file.",
-    ),
+    store_option("Where objects keep their state: the path of an SQLite file, or memory:."),
     CONTROL,
     click.option("--certfile", metavar="FILE", help="Serve TLS with this certificate (PEM, with its chain)."),
     click.option("--keyfile", metavar="FILE", help="The certificate's key (PEM, without a passphrase)."),
@@ -84,7 +92,7 @@ class Asked:
             SettingsError: one of them is not right; it names the place.
         """
         settings = with_options(
-            load(self.config, os.environ),
+            load(self.config, os.environ, defaults={"store": SERVED_STORE}),
             bind=self.bind,
             open=self.open_,
             store=self.store,

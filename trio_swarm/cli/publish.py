@@ -18,8 +18,8 @@ from trio_swarm.client.address import find_publish
 from trio_swarm.client.publishing import Publisher
 from trio_swarm.errors import InvalidEvent, InvalidMessage, ServiceRefused, ServiceUnavailable, SettingsError
 from trio_swarm.settings import REPEAT_S
-from trio_swarm.wire.messages import MAX_MESSAGE_ID, parse_publication
-from trio_swarm.wire.names import check_key, check_topic, check_type
+from trio_swarm.wire.messages import parse_publication
+from trio_swarm.wire.names import MAX_MESSAGE_ID, check_key, check_topic, check_type
 
 
 @click.command(short_help="Publish an event, or lines from stdin.")

@@ -13,7 +13,7 @@ import trio
 from starlette.routing import BaseRoute
 
 from trio_swarm.asgi import App, create_app, in_short
-from trio_swarm.cli.checks import with_advice
+from trio_swarm.cli.advice import with_advice
 from trio_swarm.cli.log import command_log
 from trio_swarm.cli.reloading import Reloading, admit_hangup, can_reload, defer_hangup
 from trio_swarm.edge.worker import serve

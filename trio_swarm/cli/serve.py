@@ -17,6 +17,8 @@ from trio_swarm.settings import Settings
 def serve(asked: Asked) -> None:
     """Serve feeds (hub/NAME), channels (channel/ANYTHING) and your own objects until Ctrl-C.
 
+    What objects store is kept in --store: `objects` shows it, `backup` copies it.
+
     SIGHUP reads the settings again: the same process begins anew, and who connects meanwhile waits.
 
     What no option says is as the settings say; the defaults below hold where they say nothing either.

@@ -244,7 +244,8 @@ async def serve(
             async with trio.open_nursery() as nursery:
                 task_status.started(await nursery.start(run))
     except* LifespanFailureError as failures:
-        raise _told_by_lifespan(failures) from None
+        told = _told_by_lifespan(failures)
+        raise told from told.__cause__  # whose kind says what to do about it
     finally:
         for sock in listening:
             sock.close()
