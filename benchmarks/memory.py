@@ -27,8 +27,6 @@ from trio_swarm.journal.journal import Journal
 from trio_swarm.objects.items import Message, Published
 from trio_swarm.runtime import open_swarm
 from trio_swarm.settings import KIB, JournalSettings, Limits, Settings
-from trio_swarm.storage import Commit
-from trio_swarm.storage.memory import ENTRY_BYTES, MemoryStorage
 from trio_swarm.upstream.protocols import FeedEvent
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -200,18 +198,6 @@ def message() -> float:
     return _each(count, fill) - _DATA
 
 
-def pair() -> float:
-    """A pair in the memory store, beside key and value."""
-    count, store = 200_000, MemoryStorage(_HUGE)
-
-    def fill() -> Any:
-        for n in range(count):
-            store.submit(Commit(("room", f"{n % 100}"), 1, {f"key-{n:016}": b"%0100d" % n}), lambda _: None)
-        return store
-
-    return _each(count, fill) - _DATA - 20
-
-
 MEASURES: Final[dict[str, tuple[Measure, str, int]]] = {
     "event": (event, "journal.EVENT_BYTES", journal.EVENT_BYTES),
     "topic": (topic, "journal.TOPIC_BYTES", journal.TOPIC_BYTES),
@@ -222,7 +208,6 @@ MEASURES: Final[dict[str, tuple[Measure, str, int]]] = {
     "topic_named": (topic_named, "budget.TOPIC_NAMED_BYTES", budget.TOPIC_NAMED_BYTES),
     "live_object": (live_object, "budget.OBJECT_BYTES", budget.OBJECT_BYTES),
     "message": (message, "budget.MESSAGE_BYTES", budget.MESSAGE_BYTES),
-    "pair": (pair, "memory.ENTRY_BYTES", ENTRY_BYTES),
 }
 
 

@@ -445,6 +445,7 @@ class StorageError(SwarmError):
 
     code = "storage_error"
     reason: str
+    too_much: bool = False  # what was asked is more than an object may keep, whenever it is asked
 
     def __str__(self) -> str:
         return f"the store refused: {self.reason}"

@@ -61,6 +61,7 @@ class Swarm:
         self.sources = Sources(trio.current_time)  # whoever serves clients adds its own
         self.sources.add("streams", streams.statistics)
         self.sources.add("directory", directory.statistics)
+        self.sources.add("alarms", directory.alarms.statistics)
         self.sources.add("kinds", directory.kind_statistics)
         self.sources.add("objects", lambda: tuple(host.statistics() for host in directory.hosts()))
         told = getattr(storage, "statistics", None)
@@ -118,6 +119,7 @@ async def open_swarm(
     settings: Settings | None = None,
     storage: Storage | None = None,
     rng: random.Random | None = None,
+    now_ms: Callable[[], int] | None = None,
 ) -> AsyncIterator[Swarm]:
     """Run a swarm for as long as the scope lasts.
 
@@ -126,6 +128,8 @@ async def open_swarm(
         settings: limits, journals, feeds; the defaults where None.
         storage: where objects keep their state; by default what `settings.store` says.
         rng: for jitter; give a seeded one to make a test repeatable.
+        now_ms: the wall clock, for event ids and alarms; give `lambda: int(trio.current_time() * 1000)` where a test
+            has time go by at will.
 
     Raises:
         SettingsError: the settings do not add up, or a class does not.
@@ -143,7 +147,7 @@ async def open_swarm(
     raised: BaseException | None = None
     store = storage or await open_storage(settings.store, settings.limits)  # last: from here on it is closed
     try:
-        clock = IdClock(lambda: time.time_ns() // 1_000_000, await store.clock_mark())
+        clock = IdClock(now_ms or _wall_clock_ms, await store.clock_mark())
         await _reserve(clock, store)
         streams = Streams(clock, settings.limits)
         directory = Directory(kinds, streams=streams, storage=store, clock=clock, settings=settings, rng=rng)
@@ -184,6 +188,10 @@ def leaf(error: BaseException) -> BaseException:
             break
         error = rest.exceptions[0]
     return error
+
+
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 async def _reserve(clock: IdClock, store: Storage) -> None:

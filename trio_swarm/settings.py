@@ -114,6 +114,16 @@ class ObjectSettings:
 
 
 @attrs.frozen
+class AlarmSettings:
+    """Alarms: timers that outlive the process."""
+
+    retries: int = 6  # of one that raises: from 2 s on, doubling, they take about two minutes
+    retry_initial_s: float = 2.0
+    at_once: int = 64  # turns of alarms under way; the next due one waits for one of them
+    spread_s: float = 10.0  # over which those that fell due while no process ran are rung: not all upstreams at once
+
+
+@attrs.frozen
 class UpstreamSettings:
     """One supervised feed."""
 
@@ -167,6 +177,7 @@ class Settings:
     stall: StallSettings = StallSettings()
     liveness: LivenessSettings = LivenessSettings()
     objects: ObjectSettings = ObjectSettings()
+    alarms: AlarmSettings = AlarmSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     feed: tuple[FeedSettings, ...] = ()
 

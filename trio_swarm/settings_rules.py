@@ -15,6 +15,8 @@ MAY_BE_ZERO: Final = frozenset(
     {
         "limits.idle_journal_bytes",  # of an object that stopped nothing is kept
         "liveness.retry_min_s",  # some come back at once
+        "alarms.retries",  # the first failure is the last
+        "alarms.spread_s",  # all at once
         "objects.crashes",  # the first crash is one too many
         "upstream.quick_restarts",  # the first failure is `down`
     }

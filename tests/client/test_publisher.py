@@ -52,7 +52,11 @@ async def test_names_are_each_their_own():
     assert 4 == len(set(names))
 
 
-@pytest.mark.parametrize("loses", [hangs_up, never_answers, answers(502), answers(200, body="")], ids=str)
+@pytest.mark.parametrize(
+    "loses",
+    [hangs_up, never_answers, answers(502), answers(200, body="")],
+    ids=["hangs up", "never answers", "bad gateway", "no body"],
+)
 async def test_a_lost_answer_is_asked_for_again_under_the_same_name(autojump_clock, loses):
     """So that the service can see that it is the same request."""
     service = ScriptedService(loses, published())

@@ -125,3 +125,16 @@ def test_a_reservation_never_shrinks():
 def test_the_first_id_is_above_the_beginning():
     """No event has the id 0-0, which means the beginning, even on a machine without a clock."""
     assert ready(Wall(0)).next() > EventId(0, 0)
+
+
+def test_restarts_do_not_run_away_from_the_clock():
+    """A process that is killed as soon as it has given an id, a hundred times in a second, is 10 s ahead, not 1,000."""
+    wall, mark, last = Wall(100_000), 0, EventId(0, 0)
+    for _ in range(100):
+        clock = ready(wall, mark)
+        mark = clock.ceiling_ms
+        id_ = clock.next()
+        assert last < id_
+        last = id_
+        wall.ms += 10
+    assert mark <= wall.ms + 10_000

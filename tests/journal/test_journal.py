@@ -101,7 +101,7 @@ def test_age_forgets_without_news():
     assert not journal.has_new(0, ALL)
     assert journal.lost(0, ALL)
     assert not journal.lost(1, ALL)
-    assert Resumed(1) == journal.resume(journal.head_id, ALL)
+    assert Resumed(1, journal.head_id) == journal.resume(journal.head_id, ALL)
 
 
 def test_a_busy_topic_is_no_gap_for_a_quiet_one():
@@ -126,7 +126,7 @@ def test_a_gap_is_told_when_the_topics_own_event_is_gone():
     for _ in range(100):
         put(journal, "busy")
     assert journal.lost(0, only("quiet"))
-    assert Resumed(journal.head, Gap(BEGIN, journal.head_id)) == journal.resume(BEGIN, only("quiet"))
+    assert Resumed(journal.head, journal.head_id, Gap(BEGIN, journal.head_id)) == journal.resume(BEGIN, only("quiet"))
 
 
 def test_resume_goes_on_exactly_after_since():
@@ -134,16 +134,16 @@ def test_resume_goes_on_exactly_after_since():
     journal = make()
     for _ in range(3):
         put(journal)
-    assert Resumed(1) == journal.resume(EventId(1001, 0), ALL)
-    assert Resumed(1) == journal.resume(EventId(1001, 7), ALL)
-    assert Resumed(0) == journal.resume(BEGIN, ALL)
-    assert Resumed(3) == journal.resume(journal.head_id, ALL)
+    assert Resumed(1, EventId(1001, 0)) == journal.resume(EventId(1001, 0), ALL)
+    assert Resumed(1, EventId(1001, 7)) == journal.resume(EventId(1001, 7), ALL)
+    assert Resumed(0, BEGIN) == journal.resume(BEGIN, ALL)
+    assert Resumed(3, journal.head_id) == journal.resume(journal.head_id, ALL)
 
 
 def test_since_zero_is_all_that_is_kept_and_never_a_gap():
     """`0-0` asks for what there is, not for what there was."""
     journal = make(events=2)
-    assert Resumed(0) == journal.resume(START, ALL)
+    assert Resumed(0, START) == journal.resume(START, ALL)
     for i in range(5):
         put(journal, data=b"%d" % i)
     resumed = journal.resume(START, ALL)
@@ -157,11 +157,11 @@ def test_an_id_from_before_this_journal_is_a_gap(since):
     journal = make(events=2)
     put(journal)
     for topics in (ALL, only("whatever")):
-        assert Resumed(0, Gap(since, BEGIN)) == journal.resume(since, topics)
+        assert Resumed(0, BEGIN, Gap(since, BEGIN)) == journal.resume(since, topics)
     put(journal, data=b"2")
     put(journal, data=b"3")
     resumed = journal.resume(since, ALL)
-    assert Resumed(1, Gap(since, EventId(1001, 0))) == resumed
+    assert Resumed(1, EventId(1001, 0), Gap(since, EventId(1001, 0))) == resumed
     assert [b"2", b"3"] == datas(journal.read(resumed.position, ALL))
 
 
@@ -170,7 +170,7 @@ def test_an_id_beyond_the_head_is_a_gap():
     journal = make()
     put(journal)
     since = EventId(9999, 0)
-    assert Resumed(1, Gap(since, journal.head_id)) == journal.resume(since, only("whatever"))
+    assert Resumed(1, journal.head_id, Gap(since, journal.head_id)) == journal.resume(since, only("whatever"))
 
 
 def test_an_id_stands_for_each_position():

@@ -9,7 +9,7 @@ from trio_swarm.fanout.encoding import EVENTS
 from trio_swarm.journal.event import START
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.settings import Limits, ObjectSettings, Settings
-from trio_swarm.storage.memory import MemoryStorage
+from trio_swarm.storage.memory import LEAST_BYTES, MemoryStorage
 from trio_swarm.testing.leaks import assert_no_leaks
 from trio_swarm.testing.slow_storage import SlowStorage
 from trio_swarm.testing.small_swarm import open_directory
@@ -147,12 +147,12 @@ async def test_a_failed_commit_fails_all_turns_behind_it(autojump_clock, callers
 
 async def test_a_refused_commit_restarts_the_object(autojump_clock, logs):
     """The store's own refusal, told before `submit` returns, takes the same way."""
-    settings = Settings(limits=Limits(memory_store_bytes=400))
-    async with open_directory(Account, storage=MemoryStorage(400), settings=settings) as swarm:
+    settings = Settings(limits=Limits(memory_store_bytes=LEAST_BYTES))
+    async with open_directory(Account, storage=MemoryStorage(LEAST_BYTES), settings=settings) as swarm:
         account = swarm.get(Account, "a")
         await account.pay(1)
         with pytest.raises(StorageError):
-            await account.hold("x" * 1000)
+            await account.hold("x" * 100_000)
         assert 1 == await account.read()
         assert 2 == account.statistics().lives
 

@@ -407,7 +407,7 @@ async def test_a_snapshot_is_taken_once_for_all_who_wait(autojump_clock):
                 await trio.sleep(10)
 
         async with trio.open_nursery() as nursery:
-            for at in (0, 0, 0, 0, 0, 0.5, 0.6):
+            for at in (0, 0, 0, 0, 0, 1.5, 1.6):  # the first second is `on_demand`
                 nursery.start_soon(read, at)
         assert 2 == (await asked.get())[0]
         assert [b'{"state":"fresh"}'] * 7 == [snapshot for snapshot, _ in openings]

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sqlite3
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -165,7 +166,8 @@ async def test_what_sqlite_cannot_take_is_refused_and_the_writer_goes_on(tmp_pat
                 await store.reserve_clock(2**70)
             assert await commit(store, GAME, {"b": b"3"}, incarnation=2) is None
             assert {"b": b"3"} == await store.get_many(GAME, ["a", "b"])
-    assert ["commit_failed", "commit_failed"] == [entry["event"] for entry in entries]
+    said = ["commit_failed", "commit_failed", "store_failed", "store_recovered"]
+    assert said == [entry["event"] for entry in entries]
 
 
 async def test_commits_that_wait_together_share_one_sync(tmp_path):
@@ -298,6 +300,19 @@ async def test_a_close_waits_for_the_reads_that_have_begun(tmp_path):
             await trio.lowlevel.checkpoint()
         await store.aclose()
     assert [{"a": b"1"}] * 50 == answers
+    await store.aclose()
+
+
+async def test_after_a_cancelled_close_no_thread_is_left(tmp_path):
+    """Nobody waits for them, and they end by themselves."""
+    store = await SqliteStorage.open(tmp_path / "left.db")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await store.aclose()
+    with trio.fail_after(10):
+        for thread in threading.enumerate():
+            if "left.db" in thread.name:
+                await trio.to_thread.run_sync(thread.join)
     await store.aclose()
 
 

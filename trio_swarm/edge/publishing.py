@@ -5,9 +5,9 @@ from hashlib import sha256
 
 import msgspec
 
-from trio_swarm.errors import InvalidEvent, InvalidMessage, InvalidName, RequestRefused, TooLarge
+from trio_swarm.errors import InvalidEvent, InvalidMessage, RequestRefused, TooLarge
 from trio_swarm.journal.event import Draft
-from trio_swarm.wire.messages import MAX_MESSAGE_ID, Publication, parse_publication
+from trio_swarm.wire.messages import Publication, parse_publication
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -57,17 +57,6 @@ def make_draft(publication: Publication, event_bytes: int, line: int | None = No
     if len(data) > event_bytes:
         raise TooLarge("an event's data", event_bytes, line=line)
     return Draft(data, publication.topic, publication.type, publication.key, publication.durable)
-
-
-def check_message_id(text: str) -> str:
-    """A message id is the client's own text; it is kept, so it has a limit.
-
-    Raises:
-        InvalidName: it is empty or too long.
-    """
-    if not 0 < len(text) <= MAX_MESSAGE_ID:
-        raise InvalidName("message id", text, f"1 to {MAX_MESSAGE_ID} characters")
-    return text
 
 
 def _together(names: Sequence[str]) -> str | None:

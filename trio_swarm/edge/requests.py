@@ -13,11 +13,12 @@ import structlog
 from trio_swarm.edge.answers import Receive, Scope, Send, send_counted, send_json
 from trio_swarm.edge.bodies import media_type, read_body, while_there
 from trio_swarm.edge.paths import Target
-from trio_swarm.edge.publishing import JSON, check_message_id, read_publications
+from trio_swarm.edge.publishing import JSON, read_publications
 from trio_swarm.edge.queries import header, read_wanted
 from trio_swarm.errors import InvalidArguments, InvalidMessage, InvalidName, Overloaded, RequestRefused, SwarmError
 from trio_swarm.journal.event import Event
 from trio_swarm.wire.messages import parse_arguments
+from trio_swarm.wire.names import check_message_id
 
 if TYPE_CHECKING:
     from trio_swarm.edge.app import Edge
@@ -105,11 +106,15 @@ async def healthz(_edge: "Edge", _scope: Scope, _receive: Receive, send: Send, _
 
 
 async def readyz(edge: "Edge", _scope: Scope, _receive: Receive, send: Send, _target: Target) -> None:
-    """It takes new clients."""
-    if edge.accepting:
-        await send_json(send, b'{"status":"ready"}')
+    """It takes new clients, and what their requests change is kept."""
+    if not edge.accepting:
+        answer = b'{"status":"not ready","reason":"shutting_down"}'
+    elif edge.directory.storage.trouble is not None:
+        answer = b'{"status":"not ready","reason":"storage_error"}'
     else:
-        await send_json(send, b'{"status":"not ready"}', status=503, headers=((b"retry-after", b"1"),))
+        await send_json(send, b'{"status":"ready"}')
+        return
+    await send_json(send, answer, status=503, headers=((b"retry-after", b"1"),))
 
 
 def _tell(events: Sequence[Event], gap: bool) -> bytes:  # noqa: FBT001 - as `history` gives them

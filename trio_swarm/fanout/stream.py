@@ -28,6 +28,7 @@ from trio_swarm.fanout.snapshots import SnapshotBatch, Snapshots
 from trio_swarm.fanout.subscription import MOST_LEGS, LagPolicy, Leg, Opening, Subscription
 from trio_swarm.fanout.view import RangeCache, Topics, View
 from trio_swarm.journal.event import Draft, EventId
+from trio_swarm.journal.history import Durability, History
 from trio_swarm.journal.journal import Gap, Journal, JournalStatistics
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Stream:
         cache: RangeCache,
         footprints: Footprints,
         interest: Allowance,
+        *,
+        recalled: bool = True,
     ) -> None:
         self.name = name
         self.journal = journal
@@ -85,8 +88,33 @@ class Stream:
         self._statuses: dict[str, tuple[str, str | None, int]] = {}  # with the version in which it changed
         self._status_version = 0
         self._snapshots = Snapshots(name, journal, broadcaster)
+        self.durability = Durability(journal.start)
+        self._unplaced: dict[Subscription, EventId | None] | None = None if recalled else {}
 
     # The object's side
+
+    @property
+    def recalled(self) -> bool:
+        """Whether its durable history, if it has one, is in the journal. Until then readers wait, and nothing comes."""
+        return self._unplaced is None
+
+    def recall(self, history: History | None, age_of: Callable[[EventId], float]) -> None:
+        """Begin with what storage holds, and tell those who wait where they begin. Only the first time counts."""
+        waiting, self._unplaced = self._unplaced, None
+        if waiting is None:
+            return
+        if history is not None:
+            self.durability = Durability(self.journal.start, history)
+            self.journal.restore(history, self._now(), age_of)
+            self._footprints.note(self.journal)
+        for reader, since in waiting.items():
+            self._place(reader, since)
+
+    def refuse_unplaced(self, error: Callable[[], Exception]) -> None:
+        """The history cannot be had: whoever waits for it is told, and is no reader any more."""
+        for reader in tuple(self._unplaced or ()):
+            reader.refusal = error()
+            reader.close()
 
     def publish(self, stamped: Sequence[tuple[EventId, Draft]]) -> None:
         """Append committed events, in the order of their ids, and have them delivered. Never waits."""
@@ -172,21 +200,10 @@ class Stream:
         self._subscriptions[reader] = None
         self.journal.on_fold = self._before_fold
         self._broadcaster.attach(reader)
-        if since is None:
-            if self._snapshots.ask is not None:
-                self._snapshots.wait(reader)
-            else:
-                reader.open_at(self.journal.head, Opening(self.journal.head_id))
+        if self._unplaced is None:
+            self._place(reader, since)
         else:
-            resumed = self.journal.resume(since, topics)
-            if resumed.gap is None:
-                reader.open_at(resumed.position, Opening(since, recovered=True))
-            elif self._snapshots.ask is not None and (policy or self.lag_policy) == "snapshot":
-                reader.after = since
-                self._snapshots.wait(reader)
-            else:
-                # A client that comes back is never sent away again: it would come back with the same id.
-                reader.open_at(resumed.position, Opening(resumed.gap.before, gap=resumed.gap))
+            self._unplaced[reader] = since
         self._want(topics, 1)
         return reader
 
@@ -202,7 +219,7 @@ class Stream:
         fresh = topics if topics is None or reader.topics is None else topics - reader.topics
         if reader.closed or reader.topics is None or (fresh is not None and not fresh):
             return Opening(reader.id, recovered=since is not None)
-        if reader.legs is not None and len(reader.legs) >= MOST_LEGS:
+        if not self.recalled or (reader.legs is not None and len(reader.legs) >= MOST_LEGS):
             raise trio.WouldBlock
         self._take_interest(fresh)
         if since is None:
@@ -211,7 +228,7 @@ class Stream:
             resumed = journal.resume(since, fresh)
             opening, position = Opening(since, recovered=True, gap=None), resumed.position
             if resumed.gap is not None:
-                opening = Opening(resumed.gap.before, gap=resumed.gap)
+                opening = Opening(resumed.id, gap=resumed.gap)
         if reader.waiting:  # the snapshot brings all topics to one position; what it stands for must be told
             opening = Opening(journal.head_id)
             if since is not None:
@@ -260,6 +277,8 @@ class Stream:
         """A reader is closed."""
         self._leave_view(reader)
         self._snapshots.forget(reader)
+        if self._unplaced is not None:
+            self._unplaced.pop(reader, None)
         self._subscriptions.pop(reader, None)
         if not self._subscriptions:
             self.journal.on_fold = None  # breaks a cycle: a history that is dropped goes now, not with a collection
@@ -349,6 +368,24 @@ class Stream:
         )
 
     # Inside
+
+    def _place(self, reader: Subscription, since: EventId | None) -> None:
+        """Tell a new reader where it begins, or have it wait for a snapshot."""
+        if since is None:
+            if self._snapshots.ask is not None:
+                self._snapshots.wait(reader)
+            else:
+                reader.open_at(self.journal.head, Opening(self.journal.head_id))
+        else:
+            resumed = self.journal.resume(since, reader.topics)
+            if resumed.gap is None:
+                reader.open_at(resumed.position, Opening(since, recovered=True))
+            elif self._snapshots.ask is not None and (reader.policy or self.lag_policy) == "snapshot":
+                reader.after = since
+                self._snapshots.wait(reader)
+            else:
+                # A client that comes back is never sent away again: it would come back with the same id.
+                reader.open_at(resumed.position, Opening(resumed.id, gap=resumed.gap))
 
     def _join_view(self, reader: Subscription) -> None:
         key = reader.topics, reader.encoding.name

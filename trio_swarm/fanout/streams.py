@@ -61,8 +61,13 @@ class Streams:
         self._interest = Allowance(limits.subscribed_topics)
         self.broadcaster = Broadcaster()
 
-    def open(self, name: str, *, journal: JournalSettings, latest: Callable[[str], bool]) -> Stream:
-        """The stream of an object that starts: the one it had, if that is still kept."""
+    def open(
+        self, name: str, *, journal: JournalSettings, latest: Callable[[str], bool], recalled: bool = True
+    ) -> Stream:
+        """The stream of an object that starts: the one it had, if that is still kept.
+
+        `recalled`: a new one begins without a history; else whoever opens it calls `Stream.recall`.
+        """
         stream = self._live.get(name)
         if stream is not None:
             return stream
@@ -75,7 +80,16 @@ class Streams:
                 keys_limit=self._limits.keys_per_journal,
                 latest=latest,
             )
-            stream = Stream(name, made, self.broadcaster, self._now, self._cache, self._footprints, self._interest)
+            stream = Stream(
+                name,
+                made,
+                self.broadcaster,
+                self._now,
+                self._cache,
+                self._footprints,
+                self._interest,
+                recalled=recalled,
+            )
         else:
             stream = kept[0]
         self._live[name] = stream

@@ -87,6 +87,7 @@ class Subscription:
         "owed",
         "policy",
         "position",
+        "refusal",
         "sink",
         "started",
         "status_version",
@@ -115,6 +116,7 @@ class Subscription:
         self.owed: tuple[Any, ...] = ()  # what goes first: a gap, a snapshot, a state for each feed; shared bytes
         self.status_version = 0
         self.beat: EventId | None = None
+        self.refusal: Exception | None = None  # why it was closed before it opened
         self._opening: Opening | None = None
         self._told: trio.Event | None = None
 
@@ -123,6 +125,7 @@ class Subscription:
 
         Raises:
             trio.ClosedResourceError: the subscription was closed meanwhile.
+            StorageError, ObjectFailed: the object's history cannot be read; the subscription is closed.
         """
         if self._opening is None and not self.closed:
             if self._told is None:
@@ -131,7 +134,7 @@ class Subscription:
         else:
             await trio.lowlevel.checkpoint()
         if self._opening is None:
-            raise trio.ClosedResourceError
+            raise self.refusal or trio.ClosedResourceError
         return self._opening
 
     def start(self) -> None:

@@ -9,6 +9,7 @@ from trio_swarm.settings import REPEATS
 
 LANES: Final = ("control", "call", "feed")
 OBJECT_STATES: Final = ("starting", "running", "stopping", "backoff", "failed")
+ALARM_OUTCOMES: Final = ("rung", "retried", "failed", "postponed")
 FEED_STATES: Final = ("connecting", "live", "down", "closed")
 
 
@@ -37,6 +38,11 @@ def _lagging(moment: Moment) -> Iterator[tuple[tuple[str, ...], float]]:
             yield (kind,), count
 
 
+def _alarms(moment: Moment) -> Values:
+    told = moment.part("alarms")
+    return [] if told is None else [((outcome,), getattr(told, outcome)) for outcome in ALARM_OUTCOMES]
+
+
 def _feeds(moment: Moment) -> Iterator[Any]:
     for kind in moment.part("kinds") or ():
         yield from kind.named_feeds
@@ -61,10 +67,6 @@ def _feed_silence(moment: Moment) -> Values:
 def _requests(moment: Moment) -> Values:
     answered = moment.part("answered")
     return [] if answered is None else [((action, str(status)), n) for (action, status), n in answered.counts.items()]
-
-
-def _store_limit(settings: Any) -> float:
-    return float(settings.limits.memory_store_bytes)
 
 
 def _writer(store: Any) -> Any:
@@ -135,6 +137,12 @@ _OBJECTS: Final = (
     Metric("trio_swarm_object_tasks_most", "gauge", "Timers, feeds and tasks of the one object that has most.",
            each("kinds", lambda k: [((k.kind,), k.most_tasks)]), ("kind",)),
     Metric("trio_swarm_object_tasks_limit", "gauge", "objects.tasks.", limit("kinds", lambda s: s.objects.tasks)),
+    Metric("trio_swarm_alarms_ringing", "gauge", "Alarms whose turn is under way.",
+           one("alarms", lambda a: a.ringing)),
+    Metric("trio_swarm_alarms_ringing_limit", "gauge", "alarms.at_once: the next one waits.",
+           limit("alarms", lambda s: s.alarms.at_once)),
+    Metric("trio_swarm_alarms_total", "counter", "Alarms by what came of them.",
+           _alarms, ("outcome",)),
     Metric("trio_swarm_remembered_messages", "gauge", "Published messageIds that are remembered.",
            one("directory", lambda d: d.remembered_messages)),
     Metric("trio_swarm_remembered_messages_limit", "gauge", "The oldest go.", limit("directory", lambda _: REPEATS)),
@@ -181,9 +189,9 @@ _STREAMS: Final = (
 _STORE: Final = (
     Metric("trio_swarm_store_bytes", "gauge", "What the store holds.", one("storage", lambda s: s.bytes)),
     Metric("trio_swarm_store_limit_bytes", "gauge", "limits.memory_store_bytes, with the store in memory.",
-           lambda moment: (
-               [((), _store_limit(moment.settings))] if hasattr(moment.part("storage"), "keys") else []
-           )),
+           one("storage", lambda s: getattr(s, "limit_bytes", None))),
+    Metric("trio_swarm_store_failing", "gauge", "1 while the store takes no commits.",
+           one("storage", lambda s: float(getattr(_writer(s), "error", None) is not None))),
     Metric("trio_swarm_commits_total", "counter", "Turns whose changes were stored.",
            one("storage", lambda s: _writer(s).commits)),
     Metric("trio_swarm_commits_refused_total", "counter", "Turns whose changes the store refused.",

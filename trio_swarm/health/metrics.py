@@ -26,8 +26,8 @@ from trio_swarm.settings import Settings
 FRESH_S: Final = 1.0  # nobody scrapes more often, and who does gets the same page again
 PARTS: Final = frozenset(
     {
-        "streams", "directory", "kinds", "storage", "clients", "connections", "requests", "answers", "answered", "loop",
-        "log",
+        "streams", "directory", "kinds", "alarms", "storage", "clients", "connections", "requests", "answers",
+        "answered", "loop", "log",
     }
 )  # fmt: skip  # those that are read here: the others tell of every object
 

@@ -7,6 +7,7 @@ the names below and on those records' fields, and on nothing of the layers that 
     streams       fanout.streams.StreamsStatistics, with the broadcaster's counters
     directory     objects.directory.DirectoryStatistics, with every feed
     kinds         a tuple of objects.kind_statistics.KindStatistics: sums that never fall
+    alarms        objects.alarms.AlarmStatistics
     objects       a tuple of objects.host.ObjectStatistics
     storage       the store's own, where it has any
     clients       edge.clients.ClientStatistics: streams and WebSockets

@@ -23,9 +23,10 @@ class IdClock:
         mark_ms: the last ceiling that storage holds; 0 when there is none. Every id lies above it.
     """
 
-    __slots__ = ("_ceiling_ms", "_counter", "_ms", "_now_ms")
+    __slots__ = ("_ceiling_ms", "_counter", "_ms", "_now_ms", "mark_ms")
 
     def __init__(self, now_ms: Callable[[], int], mark_ms: int = 0) -> None:
+        self.mark_ms = mark_ms
         self._now_ms = now_ms
         self._ms = mark_ms + 1
         self._counter = -1
@@ -35,6 +36,10 @@ class IdClock:
     def ceiling_ms(self) -> int:
         """The reserved mark, 0 before the first reservation."""
         return self._ceiling_ms
+
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return self._now_ms()
 
     def next(self) -> EventId:
         """The next id.
@@ -56,8 +61,11 @@ class IdClock:
 
     def needs_reservation(self) -> int | None:
         """The ceiling to write to storage next, or None while the present one is far enough away."""
-        ms = max(self._now_ms(), self._ms)
-        return ms + RESERVE_MS if ms >= self._ceiling_ms - RENEW_MS else None
+        now_ms = self._now_ms()
+        # Ids that are ahead of the wall clock stand there and count: one millisecond is room enough. Were the whole
+        # reservation put on top of the last one, a process that is killed again and again would run away from the
+        # clock, and with it the age of what is kept.
+        return max(now_ms + RESERVE_MS, self._ms + 1) if now_ms >= self._ceiling_ms - RENEW_MS else None
 
     def reserved(self, until_ms: int) -> None:
         """Storage holds `until_ms` as the mark. A lower one than before changes nothing.

@@ -14,11 +14,13 @@ Pure: no clock, no I/O. `append` is on the path of every event, `read` of every 
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import attrs
 
 from trio_swarm.journal.event import START, Draft, Event, EventId
+from trio_swarm.journal.history import History
 from trio_swarm.journal.ranges import choose, cut
 from trio_swarm.journal.topics import Topic, Topics
 from trio_swarm.settings import RANGE_BYTES, JournalSettings
@@ -34,7 +36,7 @@ _FORGOTTEN = Event(seq=0, id=START, topic="", type="", data=b"", key=None, offse
 
 @attrs.frozen
 class Gap:
-    """Events with ids above `after`, up to and including `before`, are not delivered; the stream goes on after that."""
+    """Events with ids above `after`, up to and including `before`, may be missing: only those that follow are given."""
 
     after: EventId
     before: EventId
@@ -42,9 +44,10 @@ class Gap:
 
 @attrs.frozen
 class Resumed:
-    """The answer to `since`: where the reader goes on, and what it has missed for certain."""
+    """The answer to `since`: where the reader goes on, by which id it would find back there, and what it has missed."""
 
     position: int
+    id: EventId
     gap: Gap | None = None
 
 
@@ -132,14 +135,14 @@ class Journal:
         self._latest = latest
         self._keys_limit = keys_limit
         self._keys: dict[tuple[str, str | None], int] = {}  # of latest topics: the seq of the newest kept event
-        self._topics = Topics(topics_limit)
+        self._topics = Topics(topics_limit, start)
         self._events: list[Event] = []  # the event with seq s is at s - base - 1; those up to `tail` are forgotten
         self._sums: list[int] = [0]  # beside each event, all bytes before it, and last all bytes ever (`ranges.py`)
         self._base = 0
         self._tail = 0
         self._tail_id = start
         self._mark = 0  # the highest mark of any topic, dropped ones too
-        self._mark_id = START
+        self._mark_id = start
 
     def __len__(self) -> int:
         return self.head - self._tail
@@ -162,6 +165,30 @@ class Journal:
                 self._topics.fold()
 
     # -- growing and forgetting
+
+    def restore(self, history: History, now: float, age_of: Callable[[EventId], float]) -> None:
+        """Begin with the durable history of an earlier life. `age_of`: seconds since an id was given.
+
+        Raises:
+            ValueError: something was published already.
+        """
+        if self.head:
+            raise ValueError(f"a journal with {self.head} events has begun already")
+        topics = self._topics
+        topics.floor_id = self.start if history.losses.lossy else history.losses.floor
+        kept = Counter(draft.topic for _, draft in history.events)
+        for name, topic in sorted(history.topics.items(), key=lambda item: item[1].mark):
+            if len(topics) >= topics.limit:
+                topics.fold()
+            topics[name] = topics.empty[name] = Topic(
+                self._latest(name), 0, max(topic.mark, START), count=max(0, topic.count - kept[name])
+            )
+        self._mark_id = max([topics.floor_id, *(topic.mark_id for topic in topics.values())])
+        self._tail_id = self.head_id = START
+        for id_, draft in history.events:
+            self.append(id_, draft, now - age_of(id_))
+        self.head_id = self.start
+        self.expire(now)
 
     def append(self, id: EventId, draft: Draft, now: float) -> Event:
         """Add an event, then forget what exceeds the settings.
@@ -222,7 +249,8 @@ class Journal:
         topic = self._topics[name]
         if not topic.latest or self._was_newest(name, event.key, seq):
             topic.mark = self._mark = seq
-            topic.mark_id = self._mark_id = event.id
+            topic.mark_id = event.id
+            self._mark_id = max(self._mark_id, event.id)  # of another life more may be lost than this
         if topic.forget_first():
             self._topics.empty[name] = topic
         place += 1
@@ -263,16 +291,30 @@ class Journal:
     def resume(self, since: EventId, topics: frozenset[str] | None) -> Resumed:
         """Where a reader goes on that has had all up to `since`, and whether it has missed something for certain."""
         if since == START:
-            return Resumed(self._tail)
-        if since < self.start:  # of another life: what this one keeps follows, for its reader can have had none of it
-            mark_id = self._mark_id if topics is None else self._topics.mark_of(topics)[1]
-            return Resumed(self._tail, Gap(since, max(self.start, mark_id)))
+            return Resumed(self._tail, since)
         if since > self.head_id:
             return self._gap(since)
-        if since >= self._tail_id:
-            return Resumed(self._position_of(since))
         mark_id = self._mark_id if topics is None else self._topics.mark_of(topics)[1]
-        return self._gap(since) if since < mark_id else Resumed(self._tail)
+        if since < self.start:  # of another life: whatever of it is lost, what is kept follows
+            position = self._tail if since < self._tail_id else self._position_of(since)
+            if since >= mark_id:
+                return Resumed(position, since)
+            id_ = since if position < self.head and self._events[position - self._base].id <= mark_id else mark_id
+            return Resumed(position, id_, Gap(since, mark_id))
+        if since >= self._tail_id:
+            return Resumed(self._position_of(since), since)
+        return self._gap(since) if since < mark_id else Resumed(self._tail, since)
+
+    def newest_id(self, topic: str) -> EventId:
+        """The id above which nothing was published into this topic."""
+        known = self._topics.get(topic)
+        if known is None:
+            return self._topics.floor_id
+        return self._events[known.seqs[-1] - self._base - 1].id if known.seqs else known.mark_id
+
+    def knows(self, topic: str) -> bool:
+        """Whether the topic is in its table; those that are not have no kept event."""
+        return topic in self._topics
 
     def has_new(self, position: int, topics: frozenset[str] | None) -> bool:
         """Is anything kept that a reader of these topics at this position has not had?"""
@@ -304,7 +346,7 @@ class Journal:
         )
 
     def _gap(self, since: EventId) -> Resumed:
-        return Resumed(self.head, Gap(since, self.head_id))
+        return Resumed(self.head, self.head_id, Gap(since, self.head_id))
 
     def _position_of(self, since: EventId) -> int:
         """The newest event with an id not above `since`, which is not below the tail's."""

@@ -23,7 +23,7 @@ class Topic:
         latest: only the newest event of each key counts.
         count: events ever appended, which is the newest offset.
         mark: the seq of the newest event of it that is gone without a newer one in its place; 0 when none is.
-        mark_id: that event's id.
+        mark_id: that event's id; where none is gone, the id up to which those of another life may be.
         seqs: the kept events, rising, behind `first` places of forgotten ones; empty when none is kept.
         sums: beside each of `seqs`, the topic's bytes before it, and last all its bytes ever.
         first: where the kept ones begin.
@@ -53,33 +53,33 @@ class Topic:
 
 
 class Topics(dict[str, Topic]):
-    """The table of topics. `empty` are those without a kept event, the longest empty (so the lowest mark) first."""
+    """The table of topics. `empty` are those without a kept event, the longest empty (so the lowest mark) first.
 
-    def __init__(self, limit: int) -> None:
+    `start`: before this id of another life everything may be gone.
+    """
+
+    def __init__(self, limit: int, start: EventId = START) -> None:
         super().__init__()
         self.limit = limit
         self.bulk = max(1, limit // 10)  # a fold makes fan-out walk its quiet readers: not for every new name
         self.empty: dict[str, Topic] = {}
         self.floor = 0
-        self.floor_id = START
+        self.floor_id = start
 
     def fold(self) -> None:
-        """Drop the longest empty topics. Each had an event above the floor, so the floor rises."""
+        """Drop the longest empty topics: their marks go into the floor."""
         for name in list(islice(self.empty, self.bulk)):
             topic = self.pop(name)
             del self.empty[name]
-            if topic.mark > self.floor:
-                self.floor = topic.mark
-                self.floor_id = topic.mark_id
+            self.floor = max(self.floor, topic.mark)
+            self.floor_id = max(self.floor_id, topic.mark_id)
 
     def mark_of(self, wanted: frozenset[str]) -> tuple[int, EventId]:
         """The highest mark among these topics: nothing of them above it is lost."""
-        mark, mark_id = 0, START
+        mark, mark_id = 0, START if wanted else self.floor_id
         for name in wanted:
             topic = self.get(name)
-            if topic is None:
-                if self.floor > mark:
-                    mark, mark_id = self.floor, self.floor_id
-            elif topic.mark > mark:
-                mark, mark_id = topic.mark, topic.mark_id
+            seq, id_ = (self.floor, self.floor_id) if topic is None else (topic.mark, topic.mark_id)
+            mark = max(mark, seq)
+            mark_id = max(mark_id, id_)
         return mark, mark_id

@@ -10,20 +10,24 @@ import contextvars
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import attrs
 import trio
 from cachetools import TTLCache
 
 from trio_swarm.errors import InvalidName, SettingsError, SwarmClosed, TooManyObjects, UnknownKind, UnknownObject
+from trio_swarm.fanout.stream import Stream
 from trio_swarm.fanout.streams import Streams
 from trio_swarm.fanout.subscription import LagPolicy
-from trio_swarm.journal.clock import IdClock
-from trio_swarm.journal.journal import never
+from trio_swarm.journal.clock import RESERVE_MS, IdClock
+from trio_swarm.journal.event import EventId
+from trio_swarm.journal.history import KeptMessage
+from trio_swarm.journal.journal import Journal, never
+from trio_swarm.objects.alarms import AlarmClock
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.objects.host import Host
 from trio_swarm.objects.items import Published
@@ -32,13 +36,15 @@ from trio_swarm.objects.methods import Methods
 from trio_swarm.objects.reference import Reference
 from trio_swarm.objects.store import ObjectStorage
 from trio_swarm.settings import REPEAT_S, REPEATS, JournalSettings, Settings
-from trio_swarm.storage import Storage
+from trio_swarm.storage import Owner, Storage
 from trio_swarm.wire.names import check_id, check_kind, check_topic
 
 if TYPE_CHECKING:
     from trio_swarm.objects.incarnation import Incarnation
 
 PublishKey = tuple[str, str, str]
+
+RECALLED_S: Final = 60.0  # before a restart and after it: clients come back within ten seconds; it may die once more
 
 
 class Kind:
@@ -58,6 +64,9 @@ class Kind:
         self.lag_policy: LagPolicy = cls.lag_policy or ("snapshot" if self.has_snapshot else "skip")
         self.latest: Callable[[str], bool] = (
             _always if "*" in cls.latest else cls.latest.__contains__ if cls.latest else never
+        )
+        self.durable: Callable[[str], bool] | None = (
+            _always if "*" in cls.durable else cls.durable.__contains__ if cls.durable else None
         )
         self.pinned: frozenset[str] = frozenset()
         self.past = Past(feeds_told_apart(self.name, frozenset(feed.name for feed in settings.feed)))
@@ -88,13 +97,8 @@ def _check_class(cls: type[DurableObject]) -> None:
     kind: Any = cls.kind
     journal: Any = cls.journal
     lag_policy: Any = cls.lag_policy
-    latest: Any = cls.latest
     if not isinstance(kind, str):
         raise SettingsError(where, f"{name}.kind is a name: not {kind!r}")
-    if not isinstance(latest, AbstractSet) or not all(isinstance(topic, str) for topic in latest):
-        topics = [latest] if isinstance(latest, str) else latest if isinstance(latest, list | tuple) else ["topic"]
-        right = "{" + ", ".join(map(_quoted, topics)) + "}"
-        raise SettingsError(where, f"{name}.latest is a set of topics: not {_quoted(latest)}, but {right}")
     if lag_policy is not None and lag_policy not in get_args(LagPolicy):
         known = ", ".join(map(_quoted, get_args(LagPolicy)))
         raise SettingsError(where, f"{name}.lag_policy is one of {known}: not {_quoted(lag_policy)}")
@@ -102,10 +106,19 @@ def _check_class(cls: type[DurableObject]) -> None:
         raise SettingsError(where, f"{name}.journal is a JournalSettings(events=…, bytes=…, age_s=…): not {journal!r}")
     try:
         check_kind(kind)
-        for topic in latest:
-            check_topic(topic)
+        for attribute in ("latest", "durable"):
+            _check_topics(where, f"{name}.{attribute}", getattr(cls, attribute))
     except InvalidName as error:
         raise SettingsError(where, str(error)) from error
+
+
+def _check_topics(where: str, what: str, topics: Any) -> None:
+    if not isinstance(topics, AbstractSet) or not all(isinstance(topic, str) for topic in topics):
+        given = [topics] if isinstance(topics, str) else topics if isinstance(topics, list | tuple) else ["topic"]
+        right = "{" + ", ".join(map(_quoted, given)) + "}"
+        raise SettingsError(where, f"{what} is a set of topics: not {_quoted(topics)}, but {right}")
+    for topic in topics:
+        check_topic(topic)
 
 
 def _quoted(value: Any) -> str:
@@ -170,7 +183,17 @@ class Directory:
                 )
             self.kinds[kind.name] = kind
         self.published: TTLCache[PublishKey, Published] = TTLCache(REPEATS, REPEAT_S, timer=trio.current_time)
+        self.kept_messages: TTLCache[PublishKey, Published] = TTLCache(REPEATS, RECALLED_S, timer=trio.current_time)
+        self._recalls_until = trio.current_time() + RECALLED_S
         self.publishing: dict[PublishKey, trio.Event] = {}  # under way; as many as callers wait
+        self.alarms = AlarmClock(
+            storage,
+            lambda owner: self.live(self.kinds[owner[0]], owner[1]),
+            tuple(self.kinds),
+            settings.alarms,
+            clock.now_ms,
+            rng,
+        )
         self._incarnations = itertools.count(1)
         self._turns = 0  # of objects that are gone
         self._nursery: trio.Nursery | None = None
@@ -193,6 +216,7 @@ class Directory:
                     kind.pinned = frozenset(check_id(id_) for id_ in kind.cls.pinned())
                     for id_ in kind.pinned:
                         self.live(kind, id_)
+                nursery.start_soon(self.alarms.run)
                 task_status.started()
                 await self._look_after_idle()
             finally:
@@ -236,6 +260,63 @@ class Directory:
         # In the directory's context: whoever happens to come first lends the object nothing.
         self._context.run(partial(self._nursery.start_soon, host.run, name=host.name))
         return host
+
+    async def recall(self, kind: Kind, id: str, stream: Stream) -> None:
+        """Have the durable history of an object that begins in its stream, if it is not there.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        if stream.recalled:
+            return
+        history = await self.storage.history((kind.name, id))
+        stream.recall(history, self._age_of)
+        if history is not None and trio.current_time() < self._recalls_until:
+            self._remember((kind.name, id), history.messages)
+
+    async def look_back(self, kind: Kind, id: str) -> Journal | None:
+        """The journal of an object, live or not, to be read at once; None where nothing is kept.
+
+        Without one in memory it is made from the durable history, and kept by nobody.
+
+        Raises:
+            StorageError: the history cannot be read.
+        """
+        name = f"{kind.name}/{id}"
+        stream = self.streams.get(name)
+        if stream is not None and stream.recalled:
+            await trio.lowlevel.checkpoint()
+            return stream.journal
+        history = await self.storage.history((kind.name, id))
+        stream = self.streams.get(name)
+        if stream is not None and stream.recalled:
+            return stream.journal  # it began meanwhile, and knows more
+        if history is None:
+            return None
+        journal = Journal(
+            start=self.clock.next(),
+            settings=kind.journal,
+            topics_limit=self.settings.limits.topics_per_journal,
+            keys_limit=self.settings.limits.keys_per_journal,
+            latest=kind.latest,
+        )
+        journal.restore(history, trio.current_time(), self._age_of)
+        return journal
+
+    def known(self, key: PublishKey) -> Published | None:
+        """What was published under a message id lately, in this process or right before the last one ended."""
+        return self.published.get(key) or self.kept_messages.get(key)
+
+    def _remember(self, owner: Owner, messages: Sequence[KeptMessage]) -> None:
+        """Know the publications again that the last process may not have answered."""
+        mark_ms = self.clock.mark_ms  # it ended in the ten seconds before this
+        since_ms = mark_ms - RESERVE_MS - round(RECALLED_S * 1000)
+        for message in messages:
+            if since_ms <= message.id.ms <= mark_ms:
+                self.kept_messages[*owner, message.message] = Published(message.id, message.count)
+
+    def _age_of(self, id: EventId) -> float:
+        return max(0, self.clock.now_ms() - id.ms) / 1000
 
     def bury(self, host: Host) -> None:
         """An object is gone: forget it. Its journal stays for those who come back."""

@@ -13,23 +13,27 @@
         @exposed
         async def goal(self, team: int) -> list[int]: ...
 
-Everything runs in *turns*, one at a time: `start`, each message of a feed, each tick of a timer, each call, `snapshot`,
-`on_demand`, `stop`. A turn is a transaction: what it stores, publishes and answers becomes visible together, after the
-commit, or not at all. Timers, feeds and background tasks live in the object's nursery and end with it.
+Everything runs in *turns*, one at a time: `start`, each message of a feed, each tick of a timer, each alarm, each call,
+`snapshot`, `on_demand`, `stop`. A turn is a transaction: what it stores, publishes and answers becomes visible
+together, after the commit, or not at all. Timers, feeds and background tasks live in the object's nursery and end with
+it; alarms stand in storage, and outlive the process.
 """
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from trio_swarm.fanout.stream import Demand
 from trio_swarm.fanout.subscription import LagPolicy
 from trio_swarm.objects.drafts import make_draft
-from trio_swarm.objects.store import ObjectStorage
+from trio_swarm.objects.moments import due_at
+from trio_swarm.objects.store import ObjectStorage, check_key, encode_value
 from trio_swarm.objects.timers import TaskHandle, tick_every, tick_once
 from trio_swarm.objects.turn import open_turn
 from trio_swarm.settings import JournalSettings
+from trio_swarm.storage import Alarm
 
 if TYPE_CHECKING:
     from trio_swarm.objects.directory import Directory
@@ -86,6 +90,7 @@ class DurableObject:
         journal: how much history its stream keeps; None: as the settings say.
         lag_policy: what a reader gets that fell off the journal; None: `snapshot` where the class has one, else `skip`.
         latest: topics of which only the newest event of each key matters; `"*"` means all.
+        durable: topics whose events are kept in storage and outlive a restart; `"*"` means all.
         id: which one of its kind this is.
         storage: its keys and values; see `ObjectStorage`.
         swarm: the other objects: `self.swarm.get(Kind, id)`.
@@ -96,6 +101,7 @@ class DurableObject:
     journal: ClassVar[JournalSettings | None] = None
     lag_policy: ClassVar[LagPolicy | None] = None
     latest: ClassVar[AbstractSet[str]] = frozenset()
+    durable: ClassVar[AbstractSet[str]] = frozenset()
 
     id: str
     storage: ObjectStorage
@@ -135,6 +141,15 @@ class DurableObject:
     async def snapshot(self) -> Any:
         """The present state as JSON, for readers who begin or fell behind. A turn that may only read."""
 
+    async def on_alarm(self, key: str, data: Any, attempt: int) -> None:
+        """A turn for an alarm that is due. It is at least once: the same one comes again after a crash in between.
+
+        Raising is no crash: the turn is undone, and the alarm comes again after 2 s, 4 s and so on; `attempt` counts
+        from 1. When the seventh raises, it is given up, with an event of type `alarm_failed` (its key and attempts).
+        What ends well takes the alarm away, unless the turn has set it anew.
+        """
+        raise NotImplementedError(f"{self.kind} has no on_alarm")
+
     async def on_demand(self, demand: Demand) -> None:
         """A turn when the topics that readers name, or how many readers there are, changed; told the newest only."""
 
@@ -156,7 +171,8 @@ class DurableObject:
             data: anything that msgspec writes as JSON; `msgspec.Raw` passes bytes of JSON through.
             type: the event's type, as SSE's `event`.
             key: on `latest` topics, what this is the newest value of.
-            durable: keep it in storage with the turn.
+            durable: keep it in storage with the turn, and from now on all events of this topic: after a restart
+                `since` is answered from them. They are kept as long as the class's journal keeps events.
 
         Raises:
             RuntimeError: outside of a turn of this object.
@@ -178,6 +194,36 @@ class DurableObject:
         """Publish bytes that are JSON already, unchanged and unread; else as `publish`."""
         turn = open_turn(self, "publish_raw")
         turn.drafts.append(make_draft(topic, data, type, key, durable=durable, raw=True))
+
+    def set_alarm(
+        self, key: str, *, at: datetime | float | None = None, after: float | None = None, data: Any = None
+    ) -> None:
+        """Have `on_alarm` called at a time, also if the process ends meanwhile. It is part of the turn.
+
+        There is one alarm a key: setting it again replaces it. What fell due while no process ran rings after the
+        start, spread over some seconds. An idle object is started for it.
+
+        Args:
+            key: which alarm, 1 to 512 bytes.
+            at: a moment on the wall clock: a datetime with a time zone, or seconds since 1970. A past one is due now.
+            after: seconds from now. Give this or `at`.
+            data: anything that msgspec writes as MessagePack, at most 128 KiB; it comes back as plain data.
+
+        Raises:
+            RuntimeError: outside of a turn of this object.
+            ValueError: neither `at` nor `after`, or both; no time zone; not a moment.
+            TypeError: the class has no `on_alarm`, or the data cannot be encoded.
+            StorageError, TooLarge: the key or the data is not what it may be.
+        """
+        turn = open_turn(self, "set_alarm")
+        if type(self).on_alarm is DurableObject.on_alarm:
+            raise TypeError(f"{self.kind} sets an alarm and takes none: give it an `async def on_alarm`")
+        due_ms = due_at(at, after, self.swarm.clock.now_ms())
+        turn.alarms[check_key(key)] = Alarm(due_ms, encode_value(key, data))
+
+    def delete_alarm(self, key: str) -> None:
+        """Take an alarm back; one that is not set is no error. It is part of the turn."""
+        open_turn(self, "delete_alarm").alarms[check_key(key)] = None
 
     def every(self, seconds: float, fn: Fn) -> TaskHandle:
         """Run an async function as a turn every so many seconds, the first time after that long.

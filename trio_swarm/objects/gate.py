@@ -9,7 +9,7 @@ good: nothing more passes, and the object starts again from storage.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -126,6 +126,11 @@ class Gate:
             self._turn_back(departure)
         self._stir()
         self._on_broken(error)
+
+    def waiting(self) -> Iterator[tuple[EventId, Draft]]:
+        """All events that have not left, in order."""
+        for departure in self._departures:
+            yield from departure.stamped
 
     def drop(self, departure: Departure) -> None:
         """Take back something that has not left, if it still waits."""

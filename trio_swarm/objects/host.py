@@ -9,17 +9,17 @@ While it has failed, callers are refused. At the end of a wait an object that no
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import structlog
 import trio
 
-from trio_swarm.errors import ObjectFailed, Restart, SwarmClosed
+from trio_swarm.errors import ObjectFailed, Restart, StorageError, SwarmClosed
 from trio_swarm.fanout.stream import Demand, Stream
 from trio_swarm.objects.incarnation import Incarnation
 from trio_swarm.objects.items import DemandChange, Snapshot
-from trio_swarm.objects.mailbox import Mailbox, MailboxStatistics
+from trio_swarm.objects.mailbox import CALL, Mailbox, MailboxStatistics
 from trio_swarm.objects.turn import CURRENT, Turn
 from trio_swarm.supervise.backoff import Backoff
 from trio_swarm.supervise.breaker import Breaker
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from trio_swarm.objects.directory import Directory, Kind
 
 State = Literal["starting", "running", "stopping", "backoff", "failed", "gone"]
+
+READERS_WAIT_S: Final = 4.0  # for a history that cannot be read: once the next attempt is further away, they are told
 
 _NO_DEMAND = Demand(frozenset(), 0)
 
@@ -70,7 +72,9 @@ class Host:
         self.state: State = "starting"
         self.pinned = id in kind.pinned
         self.mailbox = Mailbox(objects.control_lane, objects.call_lane, objects.feed_lane)
-        self.stream: Stream = directory.streams.open(self.name, journal=kind.journal, latest=kind.latest)
+        self.stream: Stream = directory.streams.open(
+            self.name, journal=kind.journal, latest=kind.latest, recalled=False
+        )
         self.turn: Turn | None = None
         self.life: Incarnation | None = None
         self.lives = 0
@@ -118,6 +122,7 @@ class Host:
         self.lives += 1
         self.state = "starting"
         self.demand_told = _NO_DEMAND
+        await self.directory.recall(self.kind, self.id, self.stream)
         life = self.life = Incarnation(self, self.directory.next_incarnation())
         if self.kind.has_snapshot:
             self.stream.ask_snapshot = self._ask_snapshot  # asks again for those whom the last life left waiting
@@ -198,7 +203,9 @@ class Host:
 
     def _counts(self, error: Exception) -> bool:
         life = self.life
-        return life is None or life.error is not error or life.counted
+        if life is None:
+            return not isinstance(error, StorageError)  # its history could not be read: that is not its own fault
+        return life.error is not error or life.counted
 
     def _failed(self, failure: Failure) -> None:
         self.failures += 1
@@ -211,12 +218,18 @@ class Host:
             _log.error(
                 "object_failed", object=self.name, state=self.state, again_in_s=again_in_s, exc_info=failure.error
             )
+        if isinstance(failure.error, StorageError) and (self.life is None or not self.life.started):
+            reason = failure.error.reason
+            self.mailbox.clear(lambda: StorageError(reason), (CALL,))  # they learn it now, not after the next attempts
+            if failure.delay_s > READERS_WAIT_S:
+                self.stream.refuse_unplaced(lambda: StorageError(reason))
         self.life = None
         self.again_in_s = failure.delay_s
         if self.state == "failed":
             self.mailbox.clear(self.failure)
             self.snapshot_asked = self.demand_asked = False
             self.stream.abandon_snapshots(self.last_error)
+            self.stream.refuse_unplaced(self.failure)
 
     def statistics(self) -> ObjectStatistics:
         """A moment of this object."""

@@ -23,11 +23,12 @@ from trio_swarm.errors import ObjectRestarted, Restart, SwarmClosed, TooManyTask
 from trio_swarm.objects.gate import Departure, Gate, Stamped
 from trio_swarm.objects.items import Message, Publish, Snapshot, Start, StatusChange, Stop
 from trio_swarm.objects.mailbox import CALL, FEED, Item
+from trio_swarm.objects.recording import Recorder
 from trio_swarm.objects.store import Overlay
 from trio_swarm.objects.timers import TaskHandle
 from trio_swarm.objects.turn import CURRENT, Turn
 from trio_swarm.settings import LARGE_MESSAGE_BYTES
-from trio_swarm.storage import Commit
+from trio_swarm.storage import Commit, Record
 
 if TYPE_CHECKING:
     from trio_swarm.objects.durable import DurableObject, Feed
@@ -60,6 +61,14 @@ class Incarnation:
             host.directory.settings.objects.commits_in_flight,
             self._broken,
             self._lost,
+        )
+        self._recorder = Recorder(
+            host.stream,
+            keep=host.kind.journal,
+            durable=host.kind.durable,
+            latest=host.kind.latest,
+            limit=host.directory.settings.limits.topics_per_journal,
+            waiting=self.gate.waiting,
         )
         self._nursery: trio.Nursery | None = None
         self._watch = trio.CancelScope()
@@ -183,22 +192,30 @@ class Incarnation:
     def _keep(self, turn: Turn, item: Item, value: Any) -> None:
         """A turn ended well: give the ids, send the changes, let it leave."""
         stamped: Stamped = ()
+        record: Record | None = None
+        message_id: str | None = None
         if turn.drafts:
             next_id = self.host.directory.clock.next
             stamped = tuple([(next_id(), draft) for draft in turn.drafts])
             if isinstance(item, Publish):
-                value = item.conclude(value, stamped)
-        changes = turn.changes
+                value, message_id = item.conclude(stamped), item.message_id
+            record = self._recorder.record(stamped, message_id)
         departure = Departure(item, value, stamped)
-        if not changes and not turn.clear:
+        if not (turn.changes or turn.clear or record or turn.alarms):
             self.gate.leave(departure)
             return
-        serial = self.overlay.add(changes, clear=turn.clear)
-        self.gate.leave_after(
-            departure,
-            Commit(self.host.owner, self.number, changes, turn.clear),
-            partial(self.overlay.committed, serial, changes),
-        )
+        commit = Commit(self.host.owner, self.number, turn.changes, turn.clear, record, turn.alarms)
+        serial = self.overlay.add(commit.changes, clear=commit.clear, alarms=commit.alarms)
+        self.gate.leave_after(departure, commit, partial(self._committed, serial, commit))
+
+    def _committed(self, serial: int, commit: Commit) -> None:
+        """The store has it: what was only known here is known there."""
+        self.overlay.committed(serial, commit.changes, commit.alarms)
+        if commit.record is not None:
+            self._recorder.confirmed(commit.record)
+        due = [alarm.due_ms for alarm in commit.alarms.values() if alarm is not None]
+        if due:
+            self.host.directory.alarms.note(min(due))
 
     def _refuse(self, item: Item, error: Exception) -> None:
         """A turn raised: nothing of it is kept, and its caller gets the exception."""

@@ -90,28 +90,40 @@ class Publish(Item):
 
     Args:
         drafts: the events.
+        message_id: by which a repeat is known, if it has one.
+        known: what was published under that id already, asked when the turn begins: the object's history may tell.
         settled: told the outcome when it is certain, None when nothing was published; once.
     """
 
-    __slots__ = ("_begun", "_drafts", "_settled")
+    __slots__ = ("_begun", "_drafts", "_known", "_settled", "message_id")
 
     lane = CALL
     title = "publish"
 
-    def __init__(self, drafts: Sequence[Draft], settled: Callable[[Published | None], None] | None) -> None:
+    def __init__(
+        self,
+        drafts: Sequence[Draft],
+        message_id: str | None = None,
+        known: Callable[[], Published | None] | None = None,
+        settled: Callable[[Published | None], None] | None = None,
+    ) -> None:
         super().__init__()
+        self.message_id = message_id
         self._drafts = drafts
+        self._known = known
         self._settled = settled
         self._begun = False
 
-    async def begin(self, instance: "DurableObject") -> None:  # noqa: ARG002
-        """Publish into this turn."""
+    async def begin(self, instance: "DurableObject") -> Published | None:  # noqa: ARG002
+        """Publish into this turn, or answer what a repeat is answered."""
         self._begun = True
+        known = None if self._known is None else self._known()
         turn = CURRENT.get()
-        if turn is not None:
+        if turn is not None and known is None:
             turn.drafts.extend(self._drafts)
+        return known
 
-    def conclude(self, value: Any, stamped: Sequence[tuple[EventId, Draft]]) -> Any:  # noqa: ARG002
+    def conclude(self, stamped: Sequence[tuple[EventId, Draft]]) -> Published:
         """The answer carries ids, which the end of the turn gives."""
         return Published(stamped[-1][0], len(stamped))
 

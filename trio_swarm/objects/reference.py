@@ -23,7 +23,7 @@ from trio_swarm.journal.event import START, Draft, Event, EventId
 from trio_swarm.objects.drafts import check_draft
 from trio_swarm.objects.items import Call, Errand, OutsideCall, Publish, Published
 from trio_swarm.objects.turn import check_cycle, current_turn
-from trio_swarm.wire.names import check_topic
+from trio_swarm.wire.names import check_message_id, check_topic
 
 if TYPE_CHECKING:
     from trio_swarm.objects.directory import Directory, Kind
@@ -126,13 +126,13 @@ class Reference:
         """Publish events from outside: one turn, all or none.
 
         A `message_id` that came within the last 5 s is answered with the first id and not done again, also while the
-        first is still under way. It holds within this object; who takes ids from clients must make them unique among
-        clients first. Cancelling is as for `call`.
+        first is still under way; of durable events also if the process ended meanwhile. It holds within this object;
+        who takes ids from clients must make them unique among clients first. Cancelling is as for `call`.
 
         Raises:
             NotPublishable: the kind takes no events from outside.
             InvalidEvent: there are none.
-            InvalidName: a topic, type or key breaks the naming rules.
+            InvalidName: a topic, type, key or the message id breaks the naming rules.
             CallCycle, ObjectRestarted, StorageError, UnknownObject, TooManyObjects, ObjectFailed, SwarmClosed: as
             `call`.
         """
@@ -142,13 +142,15 @@ class Reference:
             raise InvalidEvent("there is no event to publish")
         for draft in drafts:
             check_draft(draft)
+        if message_id is not None:
+            check_message_id(message_id)
         if message_id is None:
-            return await self._ask(Publish(drafts, None))  # type: ignore[no-any-return]
+            return await self._ask(Publish(drafts))  # type: ignore[no-any-return]
         await trio.lowlevel.checkpoint_if_cancelled()
         directory = self._directory
         key = (self.kind, self.id, message_id)
         while True:
-            known = directory.published.get(key)
+            known = directory.known(key)
             if known is not None:
                 await trio.lowlevel.checkpoint()
                 return known
@@ -156,7 +158,7 @@ class Reference:
             if first is None:
                 break
             await first.wait()  # if that one came to nothing, this one is done
-        item = Publish(drafts, partial(_settled, directory, key))
+        item = Publish(drafts, message_id, partial(directory.known, key), partial(_settled, directory, key))
         directory.publishing[key] = trio.Event()
         try:
             host = self._live()
@@ -222,6 +224,7 @@ class Reference:
             InvalidName: a topic breaks the naming rules.
             InvalidPosition: `since` is not an event id.
             UnknownObject: the kind says there is no such object.
+            StorageError: its durable history cannot be read.
         """
         if isinstance(topics, str):
             raise TypeError(
@@ -229,13 +232,13 @@ class Reference:
             )
         wanted = None if topics is None else frozenset(check_topic(topic) for topic in topics)
         position = EventId.parse(since) if isinstance(since, str) else since
-        await trio.lowlevel.checkpoint()
         stream = self._directory.streams.get(self.stream_name)
-        if stream is None:
-            if not self._kind.cls.exists(self.id):
-                raise UnknownObject(self.kind, self.id)
+        if stream is None and not self._kind.cls.exists(self.id):
+            raise UnknownObject(self.kind, self.id)
+        journal = await self._directory.look_back(self._kind, self.id)
+        if journal is None:
             return [], position is not None and position != START
-        return stream.journal.history(wanted, position, limit)
+        return journal.history(wanted, position, limit)
 
     def statistics(self) -> "ObjectStatistics | None":
         """A moment of the object; None while it does not live."""

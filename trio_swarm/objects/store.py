@@ -29,14 +29,15 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 class Overlay:
     """What turns of this incarnation have changed and the store has not confirmed."""
 
-    __slots__ = ("_cleared", "_values", "serial")
+    __slots__ = ("_alarms", "_cleared", "_values", "serial")
 
     def __init__(self) -> None:
         self.serial = 0  # of the newest commit
         self._values: dict[str, tuple[int, bytes | None]] = {}
+        self._alarms: dict[str, int] = {}  # those that were set or deleted, and by which commit
         self._cleared: int | None = None  # the commit that removed all, while it is under way
 
-    def add(self, changes: Mapping[str, bytes | None], *, clear: bool) -> int:
+    def add(self, changes: Mapping[str, bytes | None], *, clear: bool, alarms: Iterable[str] = ()) -> int:
         """A turn's changes are under way; answers the serial of their commit."""
         self.serial += 1
         if clear:
@@ -44,16 +45,25 @@ class Overlay:
             self._cleared = self.serial
         for key, value in changes.items():
             self._values[key] = (self.serial, value)
+        for key in alarms:
+            self._alarms[key] = self.serial
         return self.serial
 
-    def committed(self, serial: int, changes: Iterable[str]) -> None:
+    def committed(self, serial: int, changes: Iterable[str], alarms: Iterable[str] = ()) -> None:
         """That commit is safe: the store has it."""
+        for key in alarms:
+            if self._alarms.get(key) == serial:
+                del self._alarms[key]
         for key in changes:
             entry = self._values.get(key)
             if entry is not None and entry[0] == serial:
                 del self._values[key]
         if self._cleared == serial:
             self._cleared = None
+
+    def has_alarm(self, key: str) -> bool:
+        """Whether an alarm was set or deleted, and the store has not confirmed it."""
+        return key in self._alarms
 
     def view(self) -> tuple[dict[str, bytes | None], bool]:
         """All pending values, and whether they hide the store wholly."""
@@ -94,16 +104,16 @@ class ObjectStorage:
             TypeError: the value cannot be encoded.
         """
         turn = open_turn(self._instance, "storage.put")
-        turn.changes[_checked(key)] = _encoded(key, value)
+        turn.changes[check_key(key)] = encode_value(key, value)
 
     def put_many(self, values: Mapping[str, Any]) -> None:
         """Store several values; all of them or, where one raises what `put` raises, none."""
         turn = open_turn(self._instance, "storage.put_many")
-        turn.changes.update({_checked(key): _encoded(key, value) for key, value in values.items()})
+        turn.changes.update({check_key(key): encode_value(key, value) for key, value in values.items()})
 
     def delete(self, key: str) -> None:
         """Remove a key; one that is not there is no error."""
-        open_turn(self._instance, "storage.delete").changes[_checked(key)] = None
+        open_turn(self._instance, "storage.delete").changes[check_key(key)] = None
 
     def delete_all(self) -> None:
         """Remove everything that this object has stored."""
@@ -113,7 +123,7 @@ class ObjectStorage:
 
     async def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
         """The value of a key, or the default."""
-        found, encoded = self._pending(_checked(key))
+        found, encoded = self._pending(check_key(key))
         if found:
             await trio.lowlevel.checkpoint()
         else:
@@ -122,7 +132,7 @@ class ObjectStorage:
 
     async def get_many(self, keys: Iterable[str], *, type: Any = Any) -> dict[str, Any]:
         """The values of those keys that exist."""
-        wanted = [_checked(key) for key in dict.fromkeys(keys)]
+        wanted = [check_key(key) for key in dict.fromkeys(keys)]
         decided = {key: value for key in wanted for found, value in (self._pending(key),) if found}
         missing = [key for key in wanted if key not in decided]
         stored: dict[str, bytes] = {}
@@ -185,7 +195,13 @@ def _reached(key: str, start: str | None, reverse: bool) -> bool:  # noqa: FBT00
     return start is None or (key <= start if reverse else key >= start)
 
 
-def _checked(key: str) -> str:
+def check_key(key: str) -> str:
+    """Check a key, of a value or an alarm.
+
+    Raises:
+        StorageError: it is empty, or no text.
+        TooLarge: it has more than 512 bytes.
+    """
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
@@ -197,7 +213,13 @@ def _checked(key: str) -> str:
     return key
 
 
-def _encoded(key: str, value: Any) -> bytes:
+def encode_value(key: str, value: Any) -> bytes:
+    """Encode what is stored under a key, or goes with an alarm.
+
+    Raises:
+        TooLarge: it has more than 128 KiB.
+        TypeError: it cannot be encoded.
+    """
     encoded = _encode(value)
     if len(encoded) > VALUE_BYTES:
         raise TooLarge(f"the stored value of {key[:80]!r}", VALUE_BYTES)

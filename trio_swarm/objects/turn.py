@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from trio_swarm.errors import CallCycle
 from trio_swarm.journal.event import Draft
+from trio_swarm.storage import Alarm
 
 if TYPE_CHECKING:
     from trio_swarm.objects.durable import DurableObject
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Turn:
     """One turn of one object, from its beginning to its end (its commit comes later)."""
 
-    __slots__ = ("changes", "clear", "drafts", "ended", "host", "instance", "item", "read_only", "waits")
+    __slots__ = ("alarms", "changes", "clear", "drafts", "ended", "host", "instance", "item", "read_only", "waits")
 
     def __init__(self, host: "Host", instance: "DurableObject", item: "Item") -> None:
         self.host = host
@@ -34,7 +35,15 @@ class Turn:
         self.drafts: list[Draft] = []
         self.changes: dict[str, bytes | None] = {}
         self.clear = False  # everything stored before `changes` goes
+        self.alarms: dict[str, Alarm | None] = {}
         self.waits: list[Host] = []  # one entry a call: a turn may wait for several, or for one twice
+
+    def undo(self) -> None:
+        """Nothing of what it has changed so far is kept."""
+        self.drafts.clear()
+        self.changes.clear()
+        self.clear = False
+        self.alarms.clear()
 
 
 CURRENT: ContextVar[Turn | None] = ContextVar("trio_swarm.turn", default=None)

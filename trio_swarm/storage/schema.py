@@ -35,6 +35,32 @@ MIGRATIONS: Final[tuple[Sequence[str], ...]] = (
             object INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (object, key)
         ) WITHOUT ROWID, STRICT""",
     ),
+    (
+        """CREATE TABLE alarm (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, object INTEGER NOT NULL, key TEXT NOT NULL,
+            due_ms INTEGER NOT NULL, attempt INTEGER NOT NULL, data BLOB NOT NULL, UNIQUE (object, key)
+        ) STRICT""",
+        "CREATE INDEX alarm_due ON alarm (due_ms)",
+        """CREATE TABLE history (
+            object INTEGER PRIMARY KEY, floor_ms INTEGER NOT NULL, floor_counter INTEGER NOT NULL,
+            lossy INTEGER NOT NULL, events INTEGER NOT NULL, bytes INTEGER NOT NULL, until_ms INTEGER NOT NULL
+        ) STRICT""",
+        "CREATE INDEX history_until ON history (until_ms)",
+        """CREATE TABLE topic (
+            number INTEGER PRIMARY KEY, object INTEGER NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
+            mark_ms INTEGER NOT NULL, mark_counter INTEGER NOT NULL, UNIQUE (object, name)
+        ) STRICT""",
+        """CREATE TABLE event (
+            object INTEGER NOT NULL, ms INTEGER NOT NULL, counter INTEGER NOT NULL, topic INTEGER NOT NULL,
+            type TEXT NOT NULL, key TEXT, slot TEXT, data BLOB NOT NULL,
+            PRIMARY KEY (object, ms, counter)
+        ) WITHOUT ROWID, STRICT""",
+        "CREATE UNIQUE INDEX event_slot ON event (topic, slot) WHERE slot IS NOT NULL",
+        """CREATE TABLE message (
+            object INTEGER NOT NULL, ms INTEGER NOT NULL, counter INTEGER NOT NULL, message TEXT NOT NULL,
+            count INTEGER NOT NULL, PRIMARY KEY (object, ms, counter)
+        ) WITHOUT ROWID, STRICT""",
+    ),
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -52,7 +78,10 @@ class Ownership:
     def __init__(self, path: Path) -> None:
         if path.is_dir():
             raise StorageError(f"{path} is a folder: give a file")
-        path = Path(os.path.realpath(path))  # one file, one lock, by whatever name
+        try:
+            path = Path(os.path.realpath(path))  # one file, one lock, by whatever name
+        except OSError as error:  # the working directory has been removed
+            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_nlink > 1:
                 raise StorageError(f"{path} has a second name (a hard link), by which another process could own it")
@@ -108,14 +137,14 @@ def open_writer(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
                 raise StorageError(f"{path} cannot be used: its file system has no shared memory for SQLite's log")
             connection.execute(f"PRAGMA synchronous={synchronous}")
             connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
-            _migrate(connection)
+            migrate(connection)
     except sqlite3.Error as error:
         raise StorageError(explain(error, path)) from error
     return connection
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """Open a store of the present version to read from, beside its owner.
+def open_reader(path: Path, *, oldest: int = VERSION) -> sqlite3.Connection:
+    """Open a store to read from, beside its owner: one of the present version, or of an older one from `oldest` on.
 
     Raises:
         StorageError: as `open_writer`; and there is none.
@@ -125,7 +154,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
         with _closed_on_error(connection):
             connection.execute("PRAGMA query_only=ON")
             found = check_version(connection, path)
-            if found < VERSION:
+            if found < oldest:
                 raise StorageError(
                     f"{path} is of version {found}, and this reads {VERSION}: serve it once to bring it there"
                 )
@@ -169,7 +198,8 @@ def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a store to the present version, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     for statements in MIGRATIONS[found:]:

@@ -2,9 +2,7 @@
 
 It takes all that waits, writes it in one transaction, and tells all outcomes with one call into the Trio thread. What
 arrives meanwhile is the next batch: batches grow under load by themselves, and one sync of the disk serves hundreds
-of turns. Each turn stands in a savepoint of its own, so that one that is refused takes no other with it; a COMMIT
-that fails takes all of its batch. After its first failure an incarnation is refused for good: what follows was built
-on what never was.
+of turns. A turn that is refused takes no other with it (`tables.py`); a COMMIT that fails takes all of its batch.
 
 The queue needs no bound of its own: each object waits for its commits beyond `objects.commits_in_flight`.
 """
@@ -13,25 +11,20 @@ import contextlib
 import sqlite3
 import threading
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Final
 
 import attrs
 import structlog
 import trio
-from cachetools import LRUCache
 
 from trio_swarm.errors import StorageError
-from trio_swarm.settings import OBJECTS_KNOWN, REFUSED_LIVES
-from trio_swarm.storage import OBJECT_BYTES, Commit, Done, Owner
+from trio_swarm.storage import OBJECT_BYTES, Commit, Done
+from trio_swarm.storage.batches import take
 from trio_swarm.storage.schema import explain
+from trio_swarm.storage.tables import Tables
 
 BATCH: Final = 2_000  # jobs in one transaction: some 30 ms of work, so that the first does not wait long for the last
-
-_OLD_SIZE: Final = "SELECT length(CAST(key AS BLOB)) + length(value) FROM pair WHERE object = ? AND key = ?"
-_PUT: Final = "INSERT INTO pair VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
-_DELETE: Final = "DELETE FROM pair WHERE object = ? AND key = ?"
-
 
 _log = structlog.get_logger("trio_swarm.storage")
 
@@ -41,6 +34,14 @@ class Reserve:
     """Raise the clock's mark."""
 
     until_ms: int
+
+
+@attrs.frozen
+class Postpone:
+    """Have an alarm due later, if it is still this very one."""
+
+    number: int
+    due_ms: int
 
 
 @attrs.frozen
@@ -54,16 +55,9 @@ class WriterStatistics:
     error: str | None
 
 
-Job = tuple[Commit | Reserve, Done]
+Work = Commit | Reserve | Postpone
+Job = tuple[Work, Done]
 Outcomes = list[tuple[Done, StorageError | None]]
-
-
-@attrs.define
-class _Object:
-    """A row of the table `object`."""
-
-    number: int
-    bytes: int
 
 
 class Writer:
@@ -78,19 +72,17 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection, path: Path, object_bytes: int = OBJECT_BYTES) -> None:
         self._connection = connection
         self._path = path
-        self._object_bytes = object_bytes
+        self._tables = Tables(connection, self._sentence, object_bytes)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._known: LRUCache[Owner, _Object] = LRUCache(OBJECTS_KNOWN)
-        self._refused: LRUCache[Owner, int] = LRUCache(REFUSED_LIVES)  # the newest incarnation that was refused
         self._batches = self._commits = self._refusals = 0
-        self._error: str | None = None
+        self.error: str | None = None  # of the last batch
         self._closed = False
         self.ended = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
         # A daemon: a disk that never answers must not keep the process.
         threading.Thread(target=self._run, name=f"trio_swarm writer {path.name}", daemon=True).start()
 
-    def put(self, work: Commit | Reserve, done: Done) -> None:
+    def put(self, work: Work, done: Done) -> None:
         """Have it written. `done` is called in the Trio thread, once.
 
         Raises:
@@ -108,31 +100,18 @@ class Writer:
 
     def statistics(self) -> WriterStatistics:
         """What it has done."""
-        return WriterStatistics(self._jobs.qsize(), self._batches, self._commits, self._refusals, self._error)
+        return WriterStatistics(self._jobs.qsize(), self._batches, self._commits, self._refusals, self.error)
 
     # -- in the thread
 
     def _run(self) -> None:
         going = True
         with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for an outcome
-            while going:
-                batch, going = self._take()
-                self._token.run_sync_soon(_tell, self._write(batch))
-            self._connection.close()
+            with contextlib.closing(self._connection):
+                while going:
+                    batch, going = take(self._jobs, BATCH)
+                    self._token.run_sync_soon(_tell, self._write(batch))
             self._token.run_sync_soon(self.ended.set)
-
-    def _take(self) -> tuple[list[Job], bool]:
-        """Everything that waits, up to a batch; and whether more is to come."""
-        batch: list[Job] = []
-        job = self._jobs.get()
-        with contextlib.suppress(Empty):
-            while job is not None:
-                batch.append(job)
-                if len(batch) >= BATCH:
-                    return batch, True
-                job = self._jobs.get_nowait()
-            return batch, False
-        return batch, True
 
     def _write(self, batch: list[Job]) -> Outcomes:
         if not batch:
@@ -145,7 +124,9 @@ class Writer:
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is: this thread must go on
             return self._fail(batch, error)
-        self._error = None
+        if self.error is not None:
+            self.error = None
+            _log.warning("store_recovered", store=str(self._path))
         self._batches += 1
         self._commits += sum(error is None for _, error in outcomes)
         self._refusals += sum(error is not None for _, error in outcomes)
@@ -156,40 +137,26 @@ class Writer:
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        self._known.clear()
-        for work, _ in batch:
-            if isinstance(work, Commit):
-                self._refuse(work)
-        self._error = self._sentence(error)
+        self._tables.lost(work for work, _ in batch if isinstance(work, Commit))
+        reason = self._sentence(error)
+        if self.error is None:
+            _log.error("store_failed", store=str(self._path), error=reason)
+        self.error = reason
         self._refusals += len(batch)
-        return [(done, StorageError(self._error)) for _, done in batch]
+        return [(done, StorageError(reason)) for _, done in batch]
 
-    def _apply(self, work: Commit | Reserve) -> StorageError | None:
+    def _apply(self, work: Work) -> StorageError | None:
         """Write one job into the open transaction.
 
         Raises:
             Exception: the transaction cannot go on.
         """
+        if isinstance(work, Commit):
+            return self._tables.apply(work)
         if isinstance(work, Reserve):
-            self._connection.execute(
-                "INSERT INTO meta VALUES ('clock', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
-                (work.until_ms,),
-            )
-            return None
-        if work.incarnation <= self._refused.get(work.owner, 0):
-            return StorageError("an earlier commit of this incarnation was refused")
-        self._connection.execute("SAVEPOINT turn")
-        try:
-            self._change(work)
-        except Exception as error:
-            if not self._connection.in_transaction:
-                raise  # SQLite has given up all of it, and not just this turn
-            self._connection.execute("ROLLBACK TO turn")
-            self._connection.execute("RELEASE turn")
-            self._known.pop(work.owner, None)
-            self._refuse(work)
-            return error if isinstance(error, StorageError) else StorageError(self._sentence(error))
-        self._connection.execute("RELEASE turn")
+            self._tables.reserve_clock(work.until_ms)
+        else:
+            self._tables.postpone(work.number, work.due_ms)
         return None
 
     def _sentence(self, error: Exception) -> str:
@@ -197,49 +164,6 @@ class Writer:
             return explain(error, self._path)
         _log.error("commit_failed", exc_info=error)
         return f"{self._path}: {error}"
-
-    def _refuse(self, commit: Commit) -> None:
-        self._refused[commit.owner] = max(commit.incarnation, self._refused.get(commit.owner, 0))
-
-    def _change(self, commit: Commit) -> None:
-        execute = self._connection.execute
-        found = self._find(commit.owner)
-        number, size = found.number, found.bytes
-        if commit.clear:
-            execute("DELETE FROM pair WHERE object = ?", (number,))
-            size = 0
-        for key, value in commit.changes.items():
-            if not commit.clear:
-                old = execute(_OLD_SIZE, (number, key)).fetchone()
-                size -= 0 if old is None else old[0]
-            if value is None:
-                execute(_DELETE, (number, key))
-            else:
-                execute(_PUT, (number, key, value))
-                size += len(key.encode()) + len(value)
-        if size > self._object_bytes:
-            kind, id_ = commit.owner
-            raise StorageError(f"{kind}/{id_} would keep {size} bytes, and an object may keep {self._object_bytes}")
-        if size:
-            execute("UPDATE object SET bytes = ? WHERE number = ?", (size, number))
-            found.bytes = size
-        else:
-            execute("DELETE FROM object WHERE number = ?", (number,))
-            self._known.pop(commit.owner, None)
-
-    def _find(self, owner: Owner) -> _Object:
-        """The object's row, made where there is none."""
-        found = self._known.get(owner)
-        if found is None:
-            row = self._connection.execute(
-                "SELECT number, bytes FROM object WHERE kind = ? AND id = ?", owner
-            ).fetchone()
-            if row is None:
-                row = self._connection.execute(
-                    "INSERT INTO object (kind, id, bytes) VALUES (?, ?, 0) RETURNING number, bytes", owner
-                ).fetchone()
-            found = self._known[owner] = _Object(*row)
-        return found
 
 
 def _tell(outcomes: Outcomes) -> None:

@@ -23,13 +23,15 @@ async def open_directory(
     storage: Storage | None = None,
     settings: Settings | None = None,
     rng: random.Random | None = None,
+    mark_ms: int = 0,
 ) -> AsyncIterator[Directory]:
     """A running directory; on a `MockClock` everything in it takes virtual time only. Leaving it ends the objects.
 
-    Ids follow Trio's clock. An exception of the body is raised as it is, not in a group.
+    Ids follow Trio's clock, above `mark_ms`: give it where this stands for a second process over one store. What the
+    body raises is raised as it is, not in a group.
     """
     settings = settings or Settings()
-    clock = IdClock(lambda: int(trio.current_time() * 1000))
+    clock = IdClock(lambda: int(trio.current_time() * 1000), mark_ms)
     clock.reserved(_CENTURY_MS)
     streams = Streams(clock, settings.limits)
     directory = Directory(

@@ -18,10 +18,9 @@ import msgspec
 
 from trio_swarm.errors import InvalidMessage, InvalidName
 from trio_swarm.settings import PREFIXES
-from trio_swarm.wire.names import check_key, check_topic, check_type, split_stream
+from trio_swarm.wire.names import MAX_MESSAGE_ID, check_key, check_topic, check_type, split_stream
 from trio_swarm.wire.readable import why_unreadable
 
-MAX_MESSAGE_ID = 200  # characters: it is kept for 5 s to know a repeated message
 MAX_BATCH = 1_000  # subscriptions in one message, each with an answer several times its size
 _SURROGATE = re.compile(r"\\u[dD][89A-Fa-f]")
 

@@ -10,12 +10,14 @@ import re
 from trio_swarm.errors import InvalidName
 
 MAX_NAME_BYTES = 200
+MAX_MESSAGE_ID = 200  # characters: it is kept for a while, to know a repeated message
 CONTROL_TYPES = frozenset({"hello", "gap", "snapshot", "status", "open", "error"})  # said by the service itself
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _TEXT = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,200}")
 _TOPIC = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff,]{0,200}")
 _ID = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff/]{1,200}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_CHARACTER_BYTES = 4
 
 
@@ -50,6 +52,19 @@ def check_topic(topic: str) -> str:
     if _TOPIC.fullmatch(topic) is None or _too_long(topic):
         raise InvalidName("topic", topic, "at most 200 bytes of UTF-8 without control characters and ','")
     return topic
+
+
+def check_message_id(text: str) -> str:
+    """A message id: the client's own text, of whatever characters.
+
+    Raises:
+        InvalidName: it is empty, too long, or no text.
+    """
+    if not 0 < len(text) <= MAX_MESSAGE_ID:
+        raise InvalidName("message id", text, f"1 to {MAX_MESSAGE_ID} characters")
+    if _SURROGATE.search(text) is not None:
+        raise InvalidName("message id", text, "text that UTF-8 can write")
+    return text
 
 
 def check_type(type: str) -> str:
