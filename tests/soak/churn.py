@@ -10,7 +10,7 @@ of them, objects for 0.3 s, repeated messages for 5 s; the largest table of a fi
 is full after 50 s of this churn. So everything that may fill has filled within the first minute. Then three things are
 judged: after that minute all series must be flat (`flatness.py`); in a pause after it and in one at the end, all that
 can be counted must be what it was before the churn; and from the one pause to the other the heap must not have grown,
-which is exact to a hundred objects.
+which is exact to some hundred objects.
 
 Exit code: 0 flat, 1 not, 2 the command line is wrong.
 """
@@ -39,7 +39,7 @@ FILLING_S = 60
 AT_ONCE = 200  # visits: what the service is too slow for waits to be accepted, and is not to wait for long
 FAULTS = 20  # kept
 TICK_S = 0.01
-SPARE_OBJECTS = 100  # between two pauses; measured: under 10
+SPARE_OBJECTS = 300  # between two pauses; measured: under 10, beside busy neighbours up to 155; a leak has one a visit
 SPARE_BLOCKS = 10_000  # the table of prefixes may still fill by a thousand or two, six blocks each
 JUDGED = ("tasks", "descriptors", "connections", "clients", "objects", "journals", "gc_objects", "blocks", "rss")
 SHOWN = ("second", "visits", "published", *JUDGED, "subscriptions", "full_sockets")
