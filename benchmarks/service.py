@@ -26,6 +26,7 @@ from benchmarks.children import inherited_line, raise_file_limit
 from benchmarks.payload import STREAM, payload, readers, topic_names
 from trio_swarm.asgi import App, create_app
 from trio_swarm.edge.worker import serve
+from trio_swarm.health.collector import seldom_collected
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.objects.reference import Reference
 from trio_swarm.settings import Limits, Settings
@@ -188,4 +189,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    with seldom_collected():  # as `trio-swarm serve` does
+        trio.run(main)

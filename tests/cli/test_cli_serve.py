@@ -4,11 +4,18 @@ import httpx
 import trio
 
 from trio_swarm.demo import Simulation, serve_feed
+from trio_swarm.health.collector import THRESHOLDS
 
 GAME = """
+import gc
+
 from trio_swarm.objects.durable import DurableObject, exposed
 
 class Game(DurableObject):
+    @exposed
+    async def collector(self):
+        return [*gc.get_threshold(), len(gc.callbacks)]
+
     async def start(self):
         self.goals = 0
 
@@ -21,7 +28,10 @@ class Game(DurableObject):
 
 
 async def test_objects_of_a_module(child, read_events, tmp_path):
-    """`--objects` finds a module in the working directory; its object is called, streamed, and all ends with Ctrl-C."""
+    """`--objects` finds a module in the working directory; its object is called, streamed, and all ends with Ctrl-C.
+
+    The collector of the process is set for serving.
+    """
     (tmp_path / "arena.py").write_text(GAME)
     async with child("serve", "--bind", "127.0.0.1:0", "--objects", "arena", cwd=tmp_path) as service:
         assert service.lines[0] == f"trio-swarm serves on {service.url}"
@@ -29,6 +39,8 @@ async def test_objects_of_a_module(child, read_events, tmp_path):
             for goals in (1, 2):
                 answer = await client.post("/v1/game/final/call/goal", json=[])
                 assert answer.json() == {"result": goals}
+            answer = await client.post("/v1/game/final/call/collector")
+            assert answer.json() == {"result": [*THRESHOLDS, 1]}
             assert (await client.get("/v1/match/final/history")).status_code == 404
         hello, one, two = await read_events(f"{service.url}/v1/game/final/events?since=0-0", 3)
         assert (hello.type, one.data, two.data) == ("hello", "1", "2")

@@ -5,12 +5,14 @@ The clients share no code with the service: HTTP is read by h11, server-sent eve
 trio-websocket.
 """
 
+import gc
 import json
 import os
 import random
 import ssl
 import sys
-from contextlib import asynccontextmanager
+import weakref
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 import attrs
@@ -338,6 +340,24 @@ def portable(app):
     return without
 
 
+@contextmanager
+def uncollected(connection_class):
+    """A connection's memory goes with it, without Python's collector: at the end no cycle holds one."""
+    met, init = weakref.WeakSet(), connection_class.__init__
+
+    def meet(self, *args):
+        init(self, *args)
+        met.add(self)
+
+    connection_class.__init__ = meet
+    gc.disable()
+    try:
+        yield
+        assert [] == [f"ended: {connection.ended}" for connection in met]
+    finally:
+        gc.enable()
+
+
 @asynccontextmanager
 async def open_service(
     settings=None,
@@ -350,10 +370,12 @@ async def open_service(
     tls=False,
     log=None,
     storage=None,
+    collector=True,
 ):
     """A service on a port of its own; it is shut down at the end, which must leave nothing.
 
-    `foreign` hides the host's connection from the edge; `host` are the host's settings where they differ.
+    Without Python's `collector` no connection may be left either, as it would be in a cycle. `foreign` hides the
+    host's connection from the edge; `host` are the host's settings where they differ.
     """
     settings = settings or Settings()
     host_settings = host or settings
@@ -393,11 +415,12 @@ async def open_service(
             )
             over.set()
 
-        await nursery.start(run)
-        yield Service(host, port, edge, swarm, shutdown, over, tls, connection_class)
-        shutdown.set()
-        with trio.fail_after(PATIENCE_S):
-            await over.wait()
+        with nullcontext() if collector else uncollected(connection_class):
+            await nursery.start(run)
+            yield Service(host, port, edge, swarm, shutdown, over, tls, connection_class)
+            shutdown.set()
+            with trio.fail_after(PATIENCE_S):
+                await over.wait()
         assert len(edge.clients) == 0
         nursery.cancel_scope.cancel()
 

@@ -18,6 +18,7 @@ from trio_swarm.cli.log import command_log
 from trio_swarm.cli.reloading import Reloading, admit_hangup, can_reload, defer_hangup
 from trio_swarm.edge.worker import serve
 from trio_swarm.errors import SettingsError
+from trio_swarm.health.collector import seldom_collected
 from trio_swarm.health.control import run_found_control
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.settings import Settings
@@ -42,7 +43,7 @@ async def run_service(
         on_ready: is given the URLs when they can be used.
         reloading: for a command that SIGHUP begins again; `reloading.wanted` says whether it shall.
     """
-    with command_log(settings, _unless_said) as log:
+    with command_log(settings, _unless_said) as log, seldom_collected():
         app = create_app(objects, settings=settings, pages=pages)
         app.log = log
 

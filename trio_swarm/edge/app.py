@@ -321,11 +321,13 @@ def _check_method(scope: Scope, target: Target) -> None:
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that leads nowhere."""
-    error = RequestRefused(404, "not_found", "there is nothing here")
-    if scope["type"] == "websocket":
-        await _refuse_websocket(scope, receive, send, error)
-    else:
-        raise error
+    if scope["type"] != "websocket":
+        raise _nothing()
+    await _refuse_websocket(scope, receive, send, _nothing())
+
+
+def _nothing() -> RequestRefused:
+    return RequestRefused(404, "not_found", "there is nothing here")
 
 
 async def _refuse_websocket(scope: Scope, receive: Receive, send: Send, error: Exception) -> None:

@@ -93,8 +93,11 @@ async def while_there(receive: Receive, work: Callable[[], Awaitable[T]]) -> T |
         except Exception as error:  # noqa: BLE001 - raised again below, outside the nursery, which would wrap it
             failure = error
         nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # it holds this frame by its traceback: a cycle, and in it the connection
     return answer
 
 

@@ -167,6 +167,8 @@ class Connection(tcp_server.TCPServer):
             self._end("closed")
             if self.reading is not None:
                 self.reading.give()
+            if self._http is not None:
+                self._http.stream = None
             self._http = self._nursery = self.inbox = self.stream = None  # no cycles: its memory goes now
 
     async def _serve(self) -> None:

@@ -89,9 +89,23 @@ class Apps(TaskGroup):
 
     async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Callable[[Any], Awaitable[None]]:
         """Start the application; what comes back puts messages into its inbox."""
-        put = await super().spawn_app(app, config, scope, send)
+        put = await super().spawn_app(_ungrouped(app), config, scope, send)
         self._connection.inbox = put.__self__  # type: ignore[attr-defined]  # the channel that `put` is the `send` of
         return self._connection.tell
+
+
+def _ungrouped(app: Any) -> Any:
+    """Let out one cancellation, not a group: Hypercorn would keep that in a cycle, and the connection in it."""
+
+    async def run(*args: Any) -> None:
+        try:
+            await app(*args)
+        except BaseExceptionGroup as group:
+            if group.split(trio.Cancelled)[1] is not None:
+                raise
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    return run
 
 
 class _WebSocket(ws_stream.WSStream):
@@ -213,6 +227,7 @@ class HostProtocol(host_h11.H11Protocol):
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
+                error.__traceback__ = None  # h11 raises it as `self`: a cycle by that frame, and in it the connection
                 await self._refuse(heads.not_http(error, self.connection.trailing_data[0]))
                 return
             if isinstance(event, h11.Request):

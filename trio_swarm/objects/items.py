@@ -218,6 +218,7 @@ class Snapshot(Item):
     def settle(self, value: Any, error: Exception | None = None) -> None:
         """Hand the state to the readers, behind all events of the turns before."""
         stream, batch = self._host.stream, self._batch
+        self._batch = None  # an error's traceback leads here: its readers are not to stay with it
         if batch is not None and not self.settled:
             if error is None:
                 stream.give_snapshot(batch, value)

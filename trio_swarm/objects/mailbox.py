@@ -72,15 +72,19 @@ class Item:
             self.box.forget(self)
 
     async def wait(self) -> Any:
-        """Wait for the outcome. Cancelled before its turn, it withdraws; later, it only leaves."""
+        """Wait for the outcome, once. Cancelled before its turn, it withdraws; later, it only leaves."""
         if self.settled:
             await trio.lowlevel.checkpoint()
         else:
             self.task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._leave)
-        if self.error is not None:
-            raise self.error
-        return self.value
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+            return self.value
+        finally:
+            del error  # like the item's own, it would be a cycle by the traceback, and the sender's client in it
 
     def _leave(self, _: Any) -> trio.lowlevel.Abort:
         self.task = None
