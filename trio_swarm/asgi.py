@@ -95,7 +95,7 @@ class App:
                 nursery.start_soon(telling.run)
                 await nursery.start(edge.run)
                 await nursery.start(run_control, settings.control, swarm.tell)
-                with hardened_connections(settings, edge.on_context, telling.on_connections):
+                with hardened_connections(settings, edge.on_context, edge.readability, telling.on_connections):
                     self._edge, self.swarm, self._has_run = edge, swarm, True
                     _log.info("service_started", **in_short(settings, swarm.directory.kinds))
                     try:

@@ -390,7 +390,9 @@ async def open_service(
         listeners = open_listeners("127.0.0.1:0", stall_s=host_settings.stall.seconds)
         host, port = listeners[0].getsockname()
         shutdown, over = trio.Event(), trio.Event()
-        connection_class = make_connection_class(host_settings, on_context=edge.on_context)
+        connection_class = make_connection_class(
+            host_settings, on_context=edge.on_context, readability=edge.readability
+        )
         telling.on_connections(connection_class.statistics)
 
         async def lifespan(scope, receive, send):

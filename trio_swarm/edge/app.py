@@ -29,6 +29,7 @@ from trio_swarm.edge.liveness import Liveness
 from trio_swarm.edge.metrics import metrics
 from trio_swarm.edge.paths import METHODS, Action, Target, find
 from trio_swarm.edge.queries import read_wanted
+from trio_swarm.edge.readability import Readability
 from trio_swarm.edge.websocket import WebSocketClient
 from trio_swarm.edge.writability import Writability
 from trio_swarm.errors import RequestRefused, TooManyConnections
@@ -78,6 +79,7 @@ class Edge:
         self.answered = Answered()
         self.metrics: MetricsPage | None = None  # set by whoever knows all statistics
         self.writability = Writability()
+        self.readability = Readability()
         self.requests = Allowance(settings.limits.bodies_bytes)  # bytes that requests under way hold
         self.answers = Allowance(settings.limits.answers_bytes)  # bytes of large answers that clients have not taken
         self._changes = Changes()
@@ -196,6 +198,7 @@ class Edge:
         """Serve until cancelled. Cancelling aborts whoever is still connected."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.writability.run)
+            await nursery.start(self.readability.run)
             nursery.start_soon(Liveness(self.clients, self.settings, self.dismiss).run)
             self._nursery = nursery
             for context in self._contexts:

@@ -34,6 +34,7 @@ from trio_swarm.edge.last_answer import NEVER, LastAnswer
 from trio_swarm.edge.listeners import tune, tuned
 from trio_swarm.edge.outlet import drop_unsent, find_send, say_closed, shake_hands, with_outlet
 from trio_swarm.edge.protocol import Apps, HostProtocol
+from trio_swarm.edge.readability import Readability
 from trio_swarm.edge.serving import Ending, Host, WorkerStatistics
 from trio_swarm.edge.write_gate import WriteGate
 from trio_swarm.settings import Settings
@@ -61,6 +62,7 @@ class Connection(tcp_server.TCPServer):
     aborted: ClassVar[dict[str, int]]
     hosts: ClassVar["weakref.WeakKeyDictionary[WorkerContext, Host]"]
     on_context: ClassVar[Callable[[WorkerContext], None] | None]
+    readability: ClassVar[Readability]
 
     def __init__(self, app: Any, config: Config, context: WorkerContext, state: Any, stream: Any) -> None:
         # The parent's __init__ is left out: its locks and its idle task, 2 KB a connection, have no use here.
@@ -81,7 +83,7 @@ class Connection(tcp_server.TCPServer):
         self._socket: trio.socket.SocketType = (stream.transport_stream if self._tls else stream).socket
         self.send_now = find_send(self._socket)
         self.writes = Writes()
-        self.stream: Any = with_outlet(stream, self.send_now, self.writes, self.stall_s / LOOKS)
+        self.stream: Any = with_outlet(stream, self.send_now, self.writes, self.stall_s / LOOKS, self.readability)
         self._quiet = False  # between two requests, and no byte of the next one has come
         self._streaming = False  # a response without an end: no byte may follow its request
         self._over = False  # the application has said all it has to say
@@ -274,6 +276,7 @@ class Connection(tcp_server.TCPServer):
     def _close_socket(self, reason: str) -> None:
         if isinstance(self.gate.direct, DirectTransport):
             self.gate.direct.lost(reason)
+        self.readability.wake(self._socket.fileno())
         self._socket.close()
 
     # -- what its protocol, and the end of the serving, tell it

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from trio_swarm.edge.readability import Readability
 from trio_swarm.settings import Settings
 
 _log = structlog.get_logger("trio_swarm.edge")
@@ -20,6 +21,7 @@ _log = structlog.get_logger("trio_swarm.edge")
 def hardened_connections(
     settings: Settings,
     on_context: Callable[[Any], None],
+    readability: Readability,
     on_statistics: Callable[[Callable[[], Any]], None] | None = None,
 ) -> Iterator[bool]:
     """Have a host that begins to listen meanwhile use our connections; gives whether it will.
@@ -27,6 +29,7 @@ def hardened_connections(
     Args:
         settings: the limits of a connection.
         on_context: see `worker.make_connection_class`.
+        readability: see there.
         on_statistics: told how the connections' statistics are asked, where the host will use them.
     """
     try:
@@ -35,7 +38,7 @@ def hardened_connections(
         log_fallback(f"Hypercorn is not here as it is known: {error}")
         yield False
         return
-    connection_class = worker.make_connection_class(settings, on_context=on_context)
+    connection_class = worker.make_connection_class(settings, on_context=on_context, readability=readability)
     with worker.install(connection_class) as installed:
         if installed and on_statistics is not None:
             on_statistics(connection_class.statistics)

@@ -1,8 +1,10 @@
-"""The socket below a connection, as the host writes to it: like Trio's stream, but headway shows.
+"""The socket below a connection, as the host uses it: like Trio's stream, but headway shows, and reading is in turn.
 
 Trio's `send_all` tells nothing until all is out. This one says each time that the kernel took some, and looks now and
 then at how much of the rest the peer has acknowledged; the limits are the connection's (headway.py). TLS stands on it
 too, so that an encrypted client is judged as any other, for what the TLS layer writes of its own accord as well.
+
+Nothing is read before readability.py has said that it is this connection's turn.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ import structlog
 import trio
 
 from trio_swarm.edge.headway import Writes, unacknowledged
+from trio_swarm.edge.readability import Readability
 from trio_swarm.edge.reasons import GONE
 
 log = structlog.get_logger()
@@ -32,12 +35,26 @@ def find_send(sock: trio.socket.SocketType) -> Callable[[bytes | memoryview], in
     return lambda data: os.write(sock.fileno(), data)
 
 
-def with_outlet(stream: Any, send_now: Callable[[bytes | memoryview], int], writes: Writes, look_s: float) -> Any:
+def find_receive(sock: trio.socket.SocketType) -> Callable[[int], bytes]:
+    """Find a `recv` that does not wait, as `find_send` does."""
+    below = getattr(sock, "_sock", None)
+    if isinstance(below, socket.socket):
+        return below.recv
+    return lambda most: os.read(sock.fileno(), most)
+
+
+def with_outlet(
+    stream: Any,
+    send_now: Callable[[bytes | memoryview], int],
+    writes: Writes,
+    look_s: float,
+    readability: Readability,
+) -> Any:
     """Put an outlet under what a listener gave us: in the place of a bare stream, and below TLS."""
     if not isinstance(stream, trio.SSLStream):
-        return Outlet(stream, send_now, writes, look_s)
+        return Outlet(stream, send_now, writes, look_s, readability)
     below: Any = stream
-    below.transport_stream = Outlet(below.transport_stream, send_now, writes, look_s)
+    below.transport_stream = Outlet(below.transport_stream, send_now, writes, look_s, readability)
     return stream
 
 
@@ -86,13 +103,14 @@ class Outlet(trio.abc.Stream):
     """See the module.
 
     Args:
-        below: Trio's stream, for everything but `send_all`.
+        below: Trio's stream.
         send_now: like `socket.send`, without waiting.
         writes: told of each headway, and when the socket is full.
         look_s: the pause between two looks at what was acknowledged.
+        readability: says when there is something to read.
     """
 
-    __slots__ = ("_below", "_look_s", "_send_now", "_writes")
+    __slots__ = ("_below", "_look_s", "_readability", "_receive_now", "_send_now", "_writes")
 
     def __init__(
         self,
@@ -100,11 +118,14 @@ class Outlet(trio.abc.Stream):
         send_now: Callable[[bytes | memoryview], int],
         writes: Writes,
         look_s: float,
+        readability: Readability,
     ) -> None:
         self._below = below
         self._send_now = send_now
+        self._receive_now = find_receive(below.socket)
         self._writes = writes
         self._look_s = look_s
+        self._readability = readability
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of it. Cancelled: some of it is out.
@@ -131,8 +152,19 @@ class Outlet(trio.abc.Stream):
         await self._below.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """See `trio.abc.ReceiveStream`."""
-        return await self._below.receive_some(max_bytes)
+        """See `trio.abc.ReceiveStream`. Cancelled, nothing has been read.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone, or the socket was closed here.
+        """
+        while True:
+            try:
+                await self._readability.wait(self._below.socket)
+                return self._receive_now(max_bytes or RECORD_BYTES)
+            except BlockingIOError:
+                continue
+            except (OSError, ValueError) as error:
+                raise trio.BrokenResourceError(GONE) from error
 
     async def aclose(self) -> None:
         """See `trio.abc.AsyncResource`."""

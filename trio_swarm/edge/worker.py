@@ -38,6 +38,7 @@ from wsproto.connection import ConnectionType
 from trio_swarm.edge.connection import Connection
 from trio_swarm.edge.hosting import log_fallback
 from trio_swarm.edge.listeners import open_listeners
+from trio_swarm.edge.readability import Readability
 from trio_swarm.edge.serving import WorkerStatistics, tighten
 from trio_swarm.edge.transport import KEY
 from trio_swarm.errors import HostError, SwarmError
@@ -114,12 +115,16 @@ def check_host(version: str | None = None) -> None:
 
 
 def make_connection_class(
-    settings: Settings, *, on_context: Callable[[WorkerContext], None] | None = None
+    settings: Settings,
+    *,
+    on_context: Callable[[WorkerContext], None] | None = None,
+    readability: Readability | None = None,
 ) -> type[Connection]:
     """Make a connection class with these limits; its statistics are its own.
 
     `on_context` is called once for each server that uses the class, with Hypercorn's context, when its first client
     connects: the application waits for `context.terminated` to end its streams; Hypercorn tells it nothing in time.
+    `readability`, where it runs, wakes those that have something to read.
     """
     numbers: dict[str, Any] = {
         "__slots__": (),
@@ -131,6 +136,7 @@ def make_connection_class(
         "aborted": {},
         "hosts": weakref.WeakKeyDictionary(),
         "on_context": on_context,
+        "readability": Readability() if readability is None else readability,
     }
     return type("HardenedConnection", (Connection,), numbers)
 
