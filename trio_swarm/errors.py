@@ -356,7 +356,10 @@ class ObjectFailed(ObjectError):
 
 @attrs.define(auto_exc=True, str=False)
 class ObjectRestarted(ObjectError):
-    """The object restarted before this turn's outcome was safe: nothing of the turn is kept."""
+    """The object restarted before this turn's outcome was safe: nothing of the turn is kept.
+
+    Where the store failed under it, that is as certain as the `StorageError` of the turn before it.
+    """
 
     code = "object_restarted"
     kind: str
@@ -441,14 +444,26 @@ class ProtocolViolation(PeerError):
 
 @attrs.define(auto_exc=True, str=False)
 class StorageError(SwarmError):
-    """The store did not take or give what was asked of it."""
+    """The store did not take or give what was asked of it.
+
+    Of a turn that could not be stored nothing is kept, and nothing will be, unless `uncertain`: then nothing of it is
+    there as long as the process lives, but if that ends before the store takes a commit again, the next one may find
+    all of the turn.
+
+    Attributes:
+        reason: what the store said.
+        too_much: what was asked is more than an object may keep, whenever it is asked.
+        uncertain: the disk failed while the turn was being kept, and again as it was to be taken back.
+    """
 
     code = "storage_error"
     reason: str
-    too_much: bool = False  # what was asked is more than an object may keep, whenever it is asked
+    too_much: bool = False
+    uncertain: bool = False
 
     def __str__(self) -> str:
-        return f"the store refused: {self.reason}"
+        more = "; if the process ends before it recovers, what was refused may be kept" if self.uncertain else ""
+        return f"the store refused: {self.reason}{more}"
 
 
 @attrs.define(auto_exc=True, str=False)

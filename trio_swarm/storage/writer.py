@@ -4,6 +4,12 @@ It takes all that waits, writes it in one transaction, and tells all outcomes wi
 arrives meanwhile is the next batch: batches grow under load by themselves, and one sync of the disk serves hundreds
 of turns. A turn that is refused takes no other with it (`tables.py`); a COMMIT that fails takes all of its batch.
 
+**A COMMIT that fails at its sync** has been written into SQLite's log all the same, whole. This process does not see
+it, however often it opens the file again, for the index of the log, which it shares, ends before; but whoever opens the
+file after a crash reads the log itself, and finds it. So before its turns are told that they failed, a commit of the
+writer's own takes its place in the log: what remains of a longer one behind it, a chain of checksums takes for nothing.
+Where that fails too, the outcome is uncertain, and is told so; the next commit that goes well takes the place.
+
 The queue needs no bound of its own: each object waits for its commits beyond `objects.commits_in_flight`.
 """
 
@@ -25,6 +31,9 @@ from trio_swarm.storage.schema import explain
 from trio_swarm.storage.tables import Tables
 
 BATCH: Final = 2_000  # jobs in one transaction: some 30 ms of work, so that the first does not wait long for the last
+
+# Changes something each time: a transaction that changes nothing writes nothing into the log.
+_COVER: Final = "INSERT INTO meta VALUES ('failures', 1) ON CONFLICT DO UPDATE SET value = value + 1"
 
 _log = structlog.get_logger("trio_swarm.storage")
 
@@ -76,6 +85,7 @@ class Writer:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._batches = self._commits = self._refusals = 0
         self.error: str | None = None  # of the last batch
+        self._exposed = False  # a COMMIT that failed stands in the log, behind its end, and nothing in its place
         self._closed = False
         self.ended = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
@@ -117,13 +127,18 @@ class Writer:
         if not batch:
             return []
         outcomes: Outcomes = []
+        committing = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             for work, done in batch:
                 outcomes.append((done, self._apply(work)))
+            if self._exposed:
+                self._connection.execute(_COVER)
+            committing = True
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is: this thread must go on
-            return self._fail(batch, error)
+            return self._fail(batch, error, committing=committing)
+        self._exposed = False
         if self.error is not None:
             self.error = None
             _log.warning("store_recovered", store=str(self._path))
@@ -132,18 +147,36 @@ class Writer:
         self._refusals += sum(error is not None for _, error in outcomes)
         return outcomes
 
-    def _fail(self, batch: list[Job], error: Exception) -> Outcomes:
-        """Nothing of the batch is kept."""
-        with contextlib.suppress(sqlite3.Error):
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+    def _fail(self, batch: list[Job], error: Exception, *, committing: bool) -> Outcomes:
+        """Nothing of the batch is kept; or, where its COMMIT failed and cannot be covered, that is uncertain."""
+        self._roll_back()
+        if committing:
+            self._cover()
         self._tables.lost(work for work, _ in batch if isinstance(work, Commit))
         reason = self._sentence(error)
         if self.error is None:
             _log.error("store_failed", store=str(self._path), error=reason)
         self.error = reason
         self._refusals += len(batch)
-        return [(done, StorageError(reason)) for _, done in batch]
+        uncertain = committing and self._exposed
+        return [(done, StorageError(reason, uncertain=uncertain)) for _, done in batch]
+
+    def _cover(self) -> None:
+        """Put something in the place of a COMMIT that failed."""
+        self._exposed = True
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(_COVER)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            self._roll_back()
+        else:
+            self._exposed = False
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _apply(self, work: Work) -> StorageError | None:
         """Write one job into the open transaction.
