@@ -4,6 +4,7 @@ import pytest
 
 from trio_swarm.errors import SettingsError
 from trio_swarm.objects.durable import DurableObject
+from trio_swarm.settings import JournalSettings
 from trio_swarm.testing.small_swarm import open_directory
 
 
@@ -16,6 +17,9 @@ from trio_swarm.testing.small_swarm import open_directory
         ({"latest": {"a,b"}}, "topic 'a,b' is not valid"),
         ({"lag_policy": "snap"}, 'Game.lag_policy is one of "snapshot", "skip", "disconnect": not "snap"'),
         ({"journal": 100}, "Game.journal is a JournalSettings(events=…, bytes=…, age_s=…): not 100"),
+        ({"journal": JournalSettings(events=0)}, "Game.journal.events: 0 is not above 0"),
+        ({"journal": JournalSettings(bytes=-1)}, "Game.journal.bytes: -1 is not above 0"),
+        ({"journal": JournalSettings(age_s=float("inf"))}, "Game.journal.age_s: inf is not a finite number"),
         ({"kind": "Big Game"}, "kind 'Big Game' is not valid"),
         ({"kind": 7}, "Game.kind is a name: not 7"),
     ],

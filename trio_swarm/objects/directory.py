@@ -36,6 +36,7 @@ from trio_swarm.objects.methods import Methods
 from trio_swarm.objects.reference import Reference
 from trio_swarm.objects.store import ObjectStorage
 from trio_swarm.settings import REPEAT_S, REPEATS, JournalSettings, Settings
+from trio_swarm.settings_rules import first_fault, flatten
 from trio_swarm.storage import Owner, Storage
 from trio_swarm.wire.names import check_id, check_kind, check_topic
 
@@ -104,6 +105,9 @@ def _check_class(cls: type[DurableObject]) -> None:
         raise SettingsError(where, f"{name}.lag_policy is one of {known}: not {_quoted(lag_policy)}")
     if journal is not None and not isinstance(journal, JournalSettings):
         raise SettingsError(where, f"{name}.journal is a JournalSettings(events=…, bytes=…, age_s=…): not {journal!r}")
+    fault = None if journal is None else first_fault(flatten(journal, "journal."))  # the range of the setting
+    if fault is not None:
+        raise SettingsError(where, f"{name}.{fault}")
     try:
         check_kind(kind)
         for attribute in ("latest", "durable"):
