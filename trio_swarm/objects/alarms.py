@@ -14,7 +14,7 @@ or is gone, a store that does not answer. Then the alarm is postponed, in storag
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import msgspec
@@ -58,7 +58,7 @@ class AlarmStatistics:
     """A moment of the alarms; all but `ringing` count from the beginning."""
 
     ringing: int
-    rung: int  # turns of `on_alarm` that went well
+    rung: int  # turns of `on_alarm` that went well, and are kept
     retried: int  # that raised, and come again
     failed: int  # that raised the last time
     postponed: int  # could not be rung
@@ -73,7 +73,7 @@ class Ring(Item):
         failure: a turn of this attempt has failed already; this one only says so in storage.
     """
 
-    __slots__ = ("_clock", "_due", "_failure", "begun", "under_way")
+    __slots__ = ("_again", "_clock", "_due", "_error", "_failure", "begun", "under_way")
 
     lane = CALL
 
@@ -82,6 +82,8 @@ class Ring(Item):
         self._due = due
         self._clock = clock
         self._failure = failure
+        self._error: Exception | None = None  # what this attempt came to
+        self._again: Alarm | None = None  # the next one, if it raised and there is one
         self.begun = False
         self.under_way = False  # begun, and not at its end: what cuts it short is the author's, or as good as that
 
@@ -98,22 +100,28 @@ class Ring(Item):
         self.begun = self.under_way = True
         key, alarm = self._due.key, self._due.alarm
         turn.alarms[key] = None  # a `set_alarm` in this turn replaces it
-        error = self._failure
-        if error is None:
+        self._error = self._failure
+        if self._error is None:
             try:
                 await instance.on_alarm(key, msgspec.msgpack.decode(alarm.data), alarm.attempt)
             except Restart:
                 raise
-            except Exception as raised:  # noqa: BLE001 - the author's code
-                error = raised
+            except Exception as error:  # noqa: BLE001 - the author's code
+                self._error = error
         self.under_way = False
-        if error is None:
-            self._clock.rung += 1
+        if self._error is None:
             return
         turn.undo()
-        turn.alarms[key] = self._clock.again(self._due, error)
-        if turn.alarms[key] is None:
+        turn.alarms[key] = self._again = self._clock.again(alarm)
+        if self._again is None:
             instance.publish("", {"key": key, "attempts": alarm.attempt}, type=FAILED)
+
+    def settle(self, value: Any, error: Exception | None = None) -> None:
+        """Tell what came of it, once that is kept."""
+        if self.begun and error is None and not self.settled:
+            self._clock.tell(self._due, self._error, self._again)
+        self._error = None  # its traceback leads back here: nothing is to be left to the collector
+        super().settle(value, error)
 
     async def _is_set(self, instance: "DurableObject") -> bool:
         """Whether no turn has set or deleted it since it was found due."""
@@ -146,13 +154,12 @@ class AlarmClock:
     ) -> None:
         self.storage = storage
         self.now_ms = now_ms
-        self.rung = 0
         self._live = live
         self._kinds = kinds
         self._settings = settings
         self._rng = rng
         self._ringing: dict[int, Owner] = {}  # by number
-        self._retried = self._failed = self._postponed = 0
+        self._rung = self._retried = self._failed = self._postponed = 0
         self._news = trio.Event()
         self._wake_at: float | None = None  # when the clock looks again, on Trio's clock; None: it is about to look
 
@@ -162,26 +169,32 @@ class AlarmClock:
         if self._wake_at is None or trio.current_time() + (due_ms - self.now_ms()) / 1000 < self._wake_at:
             self._news.set()
 
-    def again(self, due: SetAlarm, error: Exception) -> Alarm | None:
-        """The alarm for the next attempt; None where there is none left."""
-        kind, id_ = due.owner
-        attempt = due.alarm.attempt
-        name, key = f"{kind}/{id_}", due.key
-        if attempt > self._settings.retries:
+    def again(self, alarm: Alarm) -> Alarm | None:
+        """The alarm for the next attempt, when this one has failed; None where there is none left."""
+        if alarm.attempt > self._settings.retries:
+            return None
+        whole_s = self._settings.retry_initial_s * 2 ** min(alarm.attempt - 1, 20)
+        wait_s = min(whole_s, LONGEST_S) * self._rng.uniform(0.5, 1.0)
+        return Alarm(self.now_ms() + round(wait_s * 1000), alarm.data, alarm.attempt + 1)
+
+    def tell(self, due: SetAlarm, error: Exception | None, again: Alarm | None) -> None:
+        """What came of an alarm, and is kept: it went well, or it comes again, or it is given up."""
+        name, key, attempt = "/".join(due.owner), due.key, due.alarm.attempt
+        if error is None:
+            self._rung += 1
+        elif again is None:
             self._failed += 1
             _log.error("alarm_failed", object=name, alarm=key, attempts=attempt, exc_info=error)
-            return None
-        self._retried += 1
-        whole_s = self._settings.retry_initial_s * 2 ** min(attempt - 1, 20)
-        wait_s = min(whole_s, LONGEST_S) * self._rng.uniform(0.5, 1.0)
-        _log.warning(
-            "alarm_retried", object=name, alarm=key, attempt=attempt, again_in_s=round(wait_s, 3), exc_info=error
-        )
-        return Alarm(self.now_ms() + round(wait_s * 1000), due.alarm.data, attempt + 1)
+        else:
+            self._retried += 1
+            again_in_s = round(max(0, again.due_ms - self.now_ms()) / 1000, 3)
+            _log.warning(
+                "alarm_retried", object=name, alarm=key, attempt=attempt, again_in_s=again_in_s, exc_info=error
+            )
 
     def statistics(self) -> AlarmStatistics:
         """A moment of the alarms."""
-        return AlarmStatistics(len(self._ringing), self.rung, self._retried, self._failed, self._postponed)
+        return AlarmStatistics(len(self._ringing), self._rung, self._retried, self._failed, self._postponed)
 
     async def run(self) -> None:
         """Ring what is due, until cancelled."""
