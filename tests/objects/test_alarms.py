@@ -325,7 +325,7 @@ async def test_too_many_objects_postpone_without_an_attempt(quick, rung):
 
 
 async def test_an_object_that_has_failed_or_is_not_there_postpones(quick, rung, logs):
-    """Till after the breaker's probe, or for an hour, as the first attempt."""
+    """Till after the breaker's probe, as the first attempt; or for an hour, which is one."""
 
     class Broken(Reminder):
         working = False
@@ -351,7 +351,7 @@ async def test_an_object_that_has_failed_or_is_not_there_postpones(quick, rung, 
         ((owner, _, alarm),) = (
             (found.owner, found.key, found.alarm) for found in (await storage.due_alarms(["broken"], 10**12, 9)).alarms
         )
-        assert (("broken", "nobody"), 1) == (owner, alarm.attempt)
+        assert (("broken", "nobody"), 2) == (owner, alarm.attempt)
         assert 3630 + NOBODY_S + LATER_S[0] <= alarm.due_ms / 1000 <= 3631 + NOBODY_S + LATER_S[1]
         await trio.sleep(NOBODY_S)
         assert [] == (await storage.due_alarms(["broken"], 10**12, 9)).alarms
@@ -550,15 +550,15 @@ async def test_one_that_cannot_be_postponed_waits_as_long(quick, rung, logs):
             self.reads["alarm"] += 1
             raise StorageError("this one cannot be read")
 
-        async def postpone(self, alarm, due_ms):
-            self.reads["postpone"] += 1
+        async def amend(self, alarm, to):
+            self.reads["amend"] += 1
             raise StorageError("this one neither")
 
     storage = HalfReadable()
     put_alarms(storage, [("a", "k", 3600)])
     async with open_directory(Reminder, storage=storage) as swarm:
         await trio.sleep(60)
-        assert 10 <= storage.reads["postpone"] == storage.reads["alarm"] <= 60
+        assert 10 <= storage.reads["amend"] == storage.reads["alarm"] <= 60
         assert 1 == swarm.alarms.statistics().ringing
     assert [] == rung
 

@@ -116,7 +116,7 @@ async def test_a_commit_that_failed_has_another_in_its_place(tmp_path, failures,
     store.submit(Commit(("book", "a"), 1, {"a": b"1"}), lambda error: (errors.append(error), told.set()))
     await told.wait()
     assert [(uncertain, uncertain)] == [(error.uncertain, "may be kept" in str(error)) for error in errors]
-    await store.postpone(SetAlarm(("book", "a"), "no such alarm", 1, Alarm(0, b"")), 1)
+    await store.amend(SetAlarm(("book", "a"), "no such alarm", 1, Alarm(0, b"")), None)
     await store.aclose()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert [(1,)] == connection.execute("SELECT value FROM meta WHERE name = 'failures'").fetchall()

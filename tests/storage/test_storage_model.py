@@ -251,15 +251,16 @@ class World:
             await self.retention()
             return
         match what:
-            case "postpone":
+            case "amend":
                 if self.seen:
                     found = self.seen[sorted(self.seen)[draw[0] % len(self.seen)]]
-                    due_ms = self.now_ms() + draw[1]
-                    await self.store.postpone(found, due_ms)
                     model = self.objects[found.owner]
-                    now = await self.store.alarm(found.owner, found.key)
-                    if now is not None and now.number == found.number:
-                        model.alarms[found.key] = attrs.evolve(model.alarms[found.key], due_ms=due_ms)
+                    before = await self.store.alarm(found.owner, found.key)
+                    to = None if draw[1] is None else Alarm(self.now_ms() + draw[1], found.alarm.data, draw[2])
+                    await self.store.amend(found, to)
+                    if before is not None and before.number == found.number:
+                        model.alarms.pop(found.key)
+                        model.alarms |= {} if to is None else {found.key: to}
             case "reserve":
                 age_ms = round(self.keep.age_s * 1000) if draw[1] else 0
                 until_ms = self.now_ms() + RESERVE_MS + age_ms + draw[0]
@@ -384,7 +385,7 @@ commit = st.tuples(
 operation = st.one_of(
     st.tuples(st.just("commits"), st.lists(commit, min_size=1, max_size=4)),
     st.tuples(st.just("commits"), st.lists(commit, min_size=1, max_size=4)),
-    st.tuples(st.just("postpone"), st.integers(0, 99), st.sampled_from([-100, 7, 9_000])),
+    st.tuples(st.just("amend"), st.integers(0, 99), st.sampled_from([-100, 7, 9_000, None]), st.integers(1, 3)),
     st.tuples(st.just("reserve"), st.sampled_from([-RESERVE_MS, 0, 1, 400]), st.sampled_from([True, True, False])),
     st.tuples(st.just("reopen")),
 )
@@ -446,14 +447,14 @@ def carry_out(opened, keep, operations, path):
 @settings(max_examples=80 * TIMES, deadline=None)
 @given(keeps, st.lists(operation, max_size=4) | st.lists(operation, min_size=6, max_size=12))
 def test_the_memory_store_is_what_the_model_is(keep, operations):
-    """After any commits, refusals, postponements and sweeps, whatever it has forgotten of what it remembers."""
+    """After any commits, refusals, amended alarms and sweeps, whatever it has forgotten of what it remembers."""
     carry_out(memory_world, keep, operations, None)
 
 
 @settings(max_examples=40 * TIMES, deadline=None)
 @given(keeps, st.lists(operation, max_size=4) | st.lists(operation, min_size=6, max_size=12))
 def test_the_sqlite_store_is_what_the_model_is(tmp_path_factory, keep, operations):
-    """After any commits, refusals, postponements and sweeps; and after it was opened again in between."""
+    """After any commits, refusals, amended alarms and sweeps; and after it was opened again in between."""
     carry_out(sqlite_world, keep, operations, tmp_path_factory.mktemp("model") / "swarm.db")
 
 
@@ -534,16 +535,16 @@ async def test_a_look_for_due_alarms_goes_by_their_time_alone():
         assert not [step for step in plan if "TEMP B-TREE" in step]
 
 
-async def test_a_full_memory_store_that_cannot_postpone_says_so():
-    """Whatever the database raises when an alarm or the clock's mark is moved is a `StorageError`, and nothing else."""
+async def test_a_full_memory_store_that_cannot_amend_says_so():
+    """Whatever the database raises as an alarm is amended or the clock's mark moved is a `StorageError`, no more."""
     store = MemoryStorage()
     store.submit(Commit(OWNERS[0], 1, {}, alarms={"a": Alarm(5, b"")}), print)
     found = await store.alarm(OWNERS[0], "a")
     store._connection.execute("PRAGMA query_only=ON")  # as good as full: a real one is only now and then
     with pytest.raises(StorageError):
-        await store.postpone(found, 10)
+        await store.amend(found, attrs.evolve(found.alarm, due_ms=10))
     with pytest.raises(StorageError):
         await store.reserve_clock(10)
     store._connection.execute("PRAGMA query_only=OFF")
-    await store.postpone(found, 10)
+    await store.amend(found, attrs.evolve(found.alarm, due_ms=10))
     assert 10 == (await store.alarm(OWNERS[0], "a")).alarm.due_ms

@@ -7,8 +7,9 @@ One clock for all objects asks storage what is due, and rings: it starts the obj
 An alarm is at least once: a process that dies between ringing and commit rings again. It is due on the wall clock,
 which may be set; so the clock looks again now and then whether its time has come.
 
-What has to do with the object, not with its author's code, is no attempt: too many objects, an object that has failed
-or is gone, a store that does not answer. Then the alarm is postponed, in storage, where it stands in nobody's way.
+What has to do with the object, not with its author's code, is no attempt: too many objects, an object that has failed,
+a store that does not answer. Then the alarm is postponed, in storage, where it stands in nobody's way. So is one of an
+object that is none, as its class says; but that is an attempt, or it would come again for ever.
 """
 
 import random
@@ -48,7 +49,7 @@ AN_OBJECT: Final = 8  # of its alarms at a time: its turns go one by one, and ot
 CROWDED_S: Final = 0.05  # with no place left the clock looks twenty times a second: 1,280 alarms, 64 at a time
 LATER_S: Final = (1.0, 5.0)  # what could not be rung is tried again at a moment between these
 LONGEST_S: Final = 3600.0  # between two attempts, where the settings ask for many
-NOBODY_S: Final = 3600.0  # its class says that there is no such object: perhaps there will be again
+NOBODY_S: Final = 3600.0  # its class says that there is no such object: perhaps it will be told of it again
 
 _log = structlog.get_logger("trio_swarm.objects")
 
@@ -60,7 +61,7 @@ class AlarmStatistics:
     ringing: int
     rung: int  # turns of `on_alarm` that went well, and are kept
     retried: int  # that raised, and come again
-    failed: int  # that raised the last time
+    failed: int  # that raised the last time; and alarms given up because there is no such object
     postponed: int  # could not be rung
 
 
@@ -275,12 +276,17 @@ class AlarmClock:
             await self._ask(due, error)  # the next life of the object notes the attempt
 
     async def _postpone(self, due: SetAlarm, error: Exception) -> None:
+        alarm, attempt = due.alarm, due.alarm.attempt
         wait_s = self._rng.uniform(*LATER_S)
         if isinstance(error, TooManyObjects):
             wait_s *= 3  # until some are idle, which takes a grace of theirs
         elif isinstance(error, ObjectFailed):
             wait_s += error.retry_after_s
         elif isinstance(error, UnknownObject):
+            if attempt > self._settings.retries:
+                await self._give_up(due, error)
+                return
+            attempt += 1
             wait_s += NOBODY_S
         self._postponed += 1
         _log.warning(
@@ -291,6 +297,15 @@ class AlarmClock:
             again_in_s=round(wait_s, 3),
         )
         try:
-            await self.storage.postpone(due, self.now_ms() + round(wait_s * 1000))
+            await self.storage.amend(due, Alarm(self.now_ms() + round(wait_s * 1000), alarm.data, attempt))
         except StorageError:
             await trio.sleep(wait_s)  # it is due as before; not again at once
+
+    async def _give_up(self, due: SetAlarm, error: Exception) -> None:
+        """Take away an alarm for which there is no object to do it."""
+        try:
+            await self.storage.amend(due, None)
+        except StorageError:
+            await trio.sleep(self._rng.uniform(*LATER_S))
+        else:
+            self.tell(due, error, None)

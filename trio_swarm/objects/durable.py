@@ -146,7 +146,8 @@ class DurableObject:
 
         Raising is no crash: the turn is undone, and the alarm comes again after 2 s, 4 s and so on; `attempt` counts
         from 1. When the seventh raises, it is given up, with an event of type `alarm_failed` (its key and attempts).
-        What ends well takes the alarm away, unless the turn has set it anew.
+        What ends well takes the alarm away, unless the turn has set it anew. An alarm that is due while `exists` says
+        no comes again an hour later; that uses an attempt, too, and the last one gives it up.
         """
         raise NotImplementedError(f"{self.kind} has no on_alarm")
 

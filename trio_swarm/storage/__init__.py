@@ -129,8 +129,10 @@ class Storage(Protocol):
     async def count_alarms(self, kinds: Sequence[str], due_ms: int) -> int:
         """How many alarms of these kinds are due at that moment."""
 
-    async def postpone(self, alarm: SetAlarm, due_ms: int) -> None:
-        """Have an alarm due later, if it is still set as it was; it is no attempt. Cancelled, it may still come about.
+    async def amend(self, alarm: SetAlarm, to: Alarm | None) -> None:
+        """Have an alarm that cannot be rung due later, or (None) no more, if it is still set as it was.
+
+        Its data stays. Cancelled, it may still come about.
 
         Raises:
             StorageError: it cannot be written; the alarm is due as before.

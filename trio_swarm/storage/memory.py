@@ -17,7 +17,7 @@ import trio
 from trio_swarm.errors import StorageError
 from trio_swarm.journal.history import History
 from trio_swarm.settings import MEMORY, Limits
-from trio_swarm.storage import Commit, Done, Due, Owner, SetAlarm, queries
+from trio_swarm.storage import Alarm, Commit, Done, Due, Owner, SetAlarm, queries
 from trio_swarm.storage.schema import migrate
 from trio_swarm.storage.tables import Tables
 
@@ -93,10 +93,10 @@ class MemoryStorage:
         """See `Storage.count_alarms`."""
         return queries.count_alarms(await self._open(), kinds, due_ms)
 
-    async def postpone(self, alarm: SetAlarm, due_ms: int) -> None:
-        """See `Storage.postpone`."""
+    async def amend(self, alarm: SetAlarm, to: Alarm | None) -> None:
+        """See `Storage.amend`."""
         await self._open()
-        self._write(partial(self._tables.postpone, alarm.number, due_ms))
+        self._write(partial(self._tables.amend, alarm.number, to))
 
     async def clock_mark(self) -> int:
         """See `Storage.clock_mark`."""

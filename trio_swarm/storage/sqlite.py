@@ -16,10 +16,10 @@ import trio
 
 from trio_swarm.errors import StorageError
 from trio_swarm.journal.history import History
-from trio_swarm.storage import OBJECT_BYTES, Commit, Done, Due, Owner, SetAlarm, queries
+from trio_swarm.storage import OBJECT_BYTES, Alarm, Commit, Done, Due, Owner, SetAlarm, queries
 from trio_swarm.storage.readers import Readers
 from trio_swarm.storage.schema import Ownership, open_reader, open_writer
-from trio_swarm.storage.writer import Postpone, Reserve, Writer, WriterStatistics
+from trio_swarm.storage.writer import Amend, Reserve, Writer, WriterStatistics
 
 READERS: Final = 2  # threads and connections: one may wait for the disk while the other answers from memory
 
@@ -106,9 +106,9 @@ class SqliteStorage:
         """See `Storage.count_alarms`."""
         return await self._readers.ask(queries.count_alarms, kinds, due_ms)
 
-    async def postpone(self, alarm: SetAlarm, due_ms: int) -> None:
-        """See `Storage.postpone`."""
-        await self._write(Postpone(alarm.number, due_ms))
+    async def amend(self, alarm: SetAlarm, to: Alarm | None) -> None:
+        """See `Storage.amend`."""
+        await self._write(Amend(alarm.number, to))
 
     async def clock_mark(self) -> int:
         """See `Storage.clock_mark`."""
@@ -118,7 +118,7 @@ class SqliteStorage:
         """See `Storage.reserve_clock`. Cancelled, it may still come about."""
         await self._write(Reserve(until_ms))
 
-    async def _write(self, work: Reserve | Postpone) -> None:
+    async def _write(self, work: Reserve | Amend) -> None:
         told = trio.Event()
         outcome: list[StorageError | None] = []
 

@@ -88,9 +88,18 @@ class Tables:
         for owner in self._histories.sweep(until_ms - RESERVE_MS):
             self._known.pop(owner, None)
 
-    def postpone(self, number: int, due_ms: int) -> None:
-        """Have this very alarm due later."""
-        self._connection.execute("UPDATE alarm SET due_ms = ? WHERE number = ?", (due_ms, number))
+    def amend(self, number: int, to: Alarm | None) -> None:
+        """Have this very alarm due later, or no more."""
+        if to is not None:
+            changes = (to.due_ms, to.attempt, number)
+            self._connection.execute("UPDATE alarm SET due_ms = ?, attempt = ? WHERE number = ?", changes)
+            return
+        found = self._connection.execute(
+            "SELECT kind, id, key FROM alarm JOIN object ON object.number = object WHERE alarm.number = ?", (number,)
+        ).fetchone()
+        if found is not None:
+            kind, id_, key = found
+            self._change(Commit((kind, id_), 0, {}, alarms={key: None}))
 
     def _refuse(self, commit: Commit) -> None:
         self._refused[commit.owner] = max(commit.incarnation, self._refused.get(commit.owner, 0))

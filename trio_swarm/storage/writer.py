@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from trio_swarm.errors import StorageError
-from trio_swarm.storage import OBJECT_BYTES, Commit, Done
+from trio_swarm.storage import OBJECT_BYTES, Alarm, Commit, Done
 from trio_swarm.storage.batches import take
 from trio_swarm.storage.schema import explain
 from trio_swarm.storage.tables import Tables
@@ -46,11 +46,11 @@ class Reserve:
 
 
 @attrs.frozen
-class Postpone:
-    """Have an alarm due later, if it is still this very one."""
+class Amend:
+    """Have an alarm due later, or no more, if it is still this very one."""
 
     number: int
-    due_ms: int
+    to: Alarm | None
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ class WriterStatistics:
     error: str | None
 
 
-Work = Commit | Reserve | Postpone
+Work = Commit | Reserve | Amend
 Job = tuple[Work, Done]
 Outcomes = list[tuple[Done, StorageError | None]]
 
@@ -189,7 +189,7 @@ class Writer:
         if isinstance(work, Reserve):
             self._tables.reserve_clock(work.until_ms)
         else:
-            self._tables.postpone(work.number, work.due_ms)
+            self._tables.amend(work.number, work.to)
         return None
 
     def _sentence(self, error: Exception) -> str:

@@ -7,7 +7,7 @@ import trio
 
 from trio_swarm.errors import StorageError
 from trio_swarm.journal.history import History
-from trio_swarm.storage import Commit, Done, Due, Owner, SetAlarm
+from trio_swarm.storage import Alarm, Commit, Done, Due, Owner, SetAlarm
 from trio_swarm.storage.memory import MemoryStorage
 
 
@@ -18,7 +18,7 @@ class SlowStorage:
         holding: whether commits wait; others go through at once.
         waiting: those that do, in the order of their submission.
         read_s: how long each read takes.
-        unreadable: whether reads, and postponements, fail.
+        unreadable: whether reads fail, and alarms cannot be amended.
         reads: how many there were, by the method's name.
     """
 
@@ -100,10 +100,10 @@ class SlowStorage:
         await self._read("count_alarms")
         return await self.inner.count_alarms(kinds, due_ms)
 
-    async def postpone(self, alarm: SetAlarm, due_ms: int) -> None:
-        """See `Storage.postpone`. It overtakes the commits that wait."""
-        await self._read("postpone")
-        await self.inner.postpone(alarm, due_ms)
+    async def amend(self, alarm: SetAlarm, to: Alarm | None) -> None:
+        """See `Storage.amend`. It overtakes the commits that wait."""
+        await self._read("amend")
+        await self.inner.amend(alarm, to)
 
     async def clock_mark(self) -> int:
         """See `Storage.clock_mark`."""
