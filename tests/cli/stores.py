@@ -33,7 +33,7 @@ def add_object(connection, kind, id, values=None, alarms=(), topics=(), events=(
     for key, value in encoded.items():
         insert("pair", number, key, value)
     for key, due_ms, data in alarms:
-        insert("alarm", None, number, key, due_ms, 1, msgspec.msgpack.encode(data))
+        insert("alarm", None, number, key, due_ms, 1, msgspec.msgpack.encode(data), kind)
     numbers = {name: insert("topic", None, number, name, count, *mark) for name, count, mark in topics}
     for (ms, counter), topic, type_, key, data in events:
         insert("event", number, ms, counter, numbers[topic], type_, key, None, data)

@@ -12,7 +12,7 @@ import trio
 from stores import damage, make_newer, make_store
 
 from trio_swarm.storage.integrity import check_integrity
-from trio_swarm.storage.schema import APPLICATION, MIGRATIONS, open_reader, open_writer
+from trio_swarm.storage.schema import APPLICATION, MIGRATIONS, VERSION, open_reader, open_writer
 
 BIND = ("--bind", "127.0.0.1:0")
 BIG = {"kind": "game", "id": "a", "values": {f"{number:04}": "x" * 500 for number in range(2_000)}}
@@ -118,7 +118,7 @@ async def test_beside_its_owner(child, tmp_path):
 def test_a_store_of_a_newer_version(said, invoke, tmp_path):
     """`check` says that the program is too old for it, and `serve` does not touch it."""
     store = make_newer(tmp_path / "s.db")
-    sentence = f"{store} is of version 3, and this trio_swarm knows 2: it is too old for it"
+    sentence = f"{store} is of version {VERSION + 1}, and this trio_swarm knows {VERSION}: it is too old for it"
     before = store.read_bytes()
     assert (2, "fails", f"store: {sentence}") == said()
     result = invoke("serve", *BIND, "--store", str(store))
@@ -137,7 +137,7 @@ def test_a_store_of_an_older_version(said, tmp_path):
     before = store.read_bytes()
     code, state, words = said()
     assert (0, "ok") == (code, state)
-    assert words.endswith(", 0 objects, whole; of version 1, and serving brings it to 2")
+    assert words.endswith(f", 0 objects, whole; of version 1, and serving brings it to {VERSION}")
     assert before == store.read_bytes()
 
 

@@ -14,7 +14,7 @@ import pytest
 from stores import LEDGER, NOON, add_object, make_newer, make_store
 
 from trio_swarm.storage.inspection import PAGE, list_objects, read_object
-from trio_swarm.storage.schema import open_reader, open_writer
+from trio_swarm.storage.schema import VERSION, open_reader, open_writer
 
 COMMAND = [sys.executable, "-m", "trio_swarm.cli"]
 DUE = "2030-01-01T12:00:00Z"
@@ -170,7 +170,10 @@ COMMANDS = (["objects"], ["objects", "dump", "game", "a"], ["backup", "copy.db"]
         (".", ". is a folder: give a file"),
         ("redis://h", "'redis://h' is not a store this version knows"),
         ("text.txt", "text.txt: it is not an SQLite file"),
-        ("newer.db", "newer.db is of version 3, and this trio_swarm knows 2: it is too old for it"),
+        (
+            "newer.db",
+            f"newer.db is of version {VERSION + 1}, and this trio_swarm knows {VERSION}: it is too old for it",
+        ),
     ],
 )
 def test_stores_that_cannot_be_looked_into(invoke, tmp_path, monkeypatch, store, words, command):

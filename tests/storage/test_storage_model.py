@@ -16,7 +16,7 @@ from trio_swarm.journal.event import Draft, EventId
 from trio_swarm.journal.history import History, KeptMessage, KeptTopic, Losses
 from trio_swarm.journal.journal import OVERHEAD_BYTES
 from trio_swarm.settings import JournalSettings
-from trio_swarm.storage import ALARM_BYTES, Alarm, Commit, Record
+from trio_swarm.storage import ALARM_BYTES, Alarm, Commit, Due, Record, SetAlarm
 from trio_swarm.storage.histories import MESSAGES_MS, SLACK, SWEPT_EVENTS
 from trio_swarm.storage.memory import MemoryStorage
 from trio_swarm.storage.schema import APPLICATION, MIGRATIONS, VERSION
@@ -487,6 +487,27 @@ async def test_a_sweep_forgets_some_at_a_time_the_oldest_first():
     assert [["second", "third"], ["third"], []] == left
 
 
+async def test_a_store_of_the_second_version_keeps_its_alarms(tmp_path):
+    """They are told apart by their kind, and due as before."""
+    path = tmp_path / "swarm.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in (*MIGRATIONS[0], *MIGRATIONS[1]):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION}")
+        connection.execute("PRAGMA user_version=2")
+        connection.execute("INSERT INTO object VALUES (3, 'game', 'a', 67), (4, 'room', 'a', 67)")
+        connection.execute("INSERT INTO alarm VALUES (7, 3, 'k', 50, 2, x'c0'), (8, 4, 'l', 40, 1, x'c0')")
+    store = await SqliteStorage.open(path)
+    try:
+        game = SetAlarm(("game", "a"), "k", 7, Alarm(50, b"\xc0", 2))
+        room = SetAlarm(("room", "a"), "l", 8, Alarm(40, b"\xc0", 1))
+        assert Due([room, game], None) == await store.due_alarms(["game", "room"], 60, 9)
+        assert Due([], 50) == await store.due_alarms(["game"], 45, 9)
+        assert 1 == await store.count_alarms(["room"], 60)
+    finally:
+        await store.aclose()
+
+
 async def test_a_store_of_the_first_version_keeps_its_pairs(tmp_path):
     """It is brought to the present version as it opens, and takes alarms and history."""
     path = tmp_path / "swarm.db"
@@ -521,18 +542,28 @@ async def test_a_store_of_the_first_version_keeps_its_pairs(tmp_path):
 
 
 async def test_a_look_for_due_alarms_goes_by_their_time_alone():
-    """However many objects a kind has, only alarms that are due are looked at, and none is sorted."""
+    """However many objects a kind has, only its alarms that are due are looked at, and none is sorted."""
     store = MemoryStorage()
     statements = []
     store._connection.set_trace_callback(statements.append)
     await store.due_alarms(["game", "room"], 5, 64)
     await store.count_alarms(["game", "room"], 5)
     store._connection.set_trace_callback(None)
-    assert 3 == len(statements)
+    assert 5 == len(statements)
     for statement in statements:
         plan = [row[3] for row in store._connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
-        assert "SEARCH alarm USING INDEX alarm_due" in plan[0]
+        assert "INDEX alarm_due (kind=? AND due_ms" in plan[0]
+        assert plan[0].startswith("SEARCH alarm USING")
         assert not [step for step in plan if "TEMP B-TREE" in step]
+
+
+async def test_a_look_for_due_alarms_leaves_nothing_open():
+    """Not even where there are more than were asked for: what is read lets the log be emptied."""
+    store = MemoryStorage()
+    for kind in ("game", "room"):
+        store.submit(Commit((kind, "a"), 1, {}, alarms={f"{n}": Alarm(n, b"") for n in range(5)}), print)
+    assert [0, 0, 1] == [found.alarm.due_ms for found in (await store.due_alarms(["game", "room"], 5, 3)).alarms]
+    store._connection.execute("DROP TABLE alarm")  # refused while a statement reads
 
 
 async def test_a_full_memory_store_that_cannot_amend_says_so():

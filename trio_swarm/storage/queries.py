@@ -1,7 +1,11 @@
 """What is read from a store: one function a question, each on a connection that nobody else uses meanwhile."""
 
+import contextlib
+import heapq
+import itertools
 import sqlite3
 from collections.abc import Collection, Sequence
+from operator import itemgetter
 from typing import Final
 
 from trio_swarm.journal.event import Draft, EventId
@@ -17,25 +21,24 @@ _UP: Final = (
     " AND key >= ? AND key < CAST(? AS TEXT) ORDER BY key LIMIT ?"
 )
 _DOWN: Final = _UP.replace("ORDER BY key", "ORDER BY key DESC")
-_ALARM: Final = "SELECT alarm.number, due_ms, data, attempt FROM alarm JOIN object ON object.number = alarm.object"
-# CROSS JOIN is SQLite's word for this order and no other: else it goes through all objects of the kinds, and sorts.
+_ALARM: Final = (
+    "SELECT alarm.number, due_ms, data, attempt FROM alarm"
+    " WHERE object = (SELECT number FROM object WHERE kind = ? AND id = ?) AND key = ?"
+)
+# A statement a kind: one for several would sort all that are due. CROSS JOIN is SQLite's word for this order alone.
 _DUE: Final = (
-    "SELECT kind, id, key, alarm.number, due_ms, data, attempt"
-    " FROM alarm CROSS JOIN object ON object.number = alarm.object WHERE due_ms <= ? AND kind IN ({}){}"
+    "SELECT alarm.kind, id, key, alarm.number, due_ms, data, attempt"
+    " FROM alarm CROSS JOIN object ON object.number = alarm.object WHERE alarm.kind = ? AND due_ms <= ?{}"
     " ORDER BY due_ms LIMIT ?"
 )
-_NEXT: Final = (
-    "SELECT due_ms FROM alarm CROSS JOIN object ON object.number = alarm.object"
-    " WHERE due_ms > ? AND kind IN ({}) ORDER BY due_ms LIMIT 1"
-)
-_COUNT: Final = (
-    "SELECT count(*) FROM alarm CROSS JOIN object ON object.number = alarm.object WHERE due_ms <= ? AND kind IN ({})"
-)
+_NEXT: Final = "SELECT min(due_ms) FROM alarm WHERE kind = ? AND due_ms > ?"
+_COUNT: Final = "SELECT count(*) FROM alarm WHERE kind IN ({}) AND due_ms <= ?"
 _LOSSES: Final = (
     "SELECT object, floor_ms, floor_counter, lossy FROM history"
     " WHERE object = (SELECT number FROM object WHERE kind = ? AND id = ?)"
 )
 _EVENTS: Final = "SELECT ms, counter, topic, type, key, data FROM event WHERE object = ? ORDER BY ms, counter"
+_due_ms: Final = itemgetter(4)  # of a row of _DUE
 _MESSAGES: Final = "SELECT message, ms, counter, count FROM message WHERE object = ? ORDER BY ms, counter"
 
 
@@ -102,25 +105,29 @@ def history(connection: sqlite3.Connection, owner: Owner) -> History | None:
 
 def alarm(connection: sqlite3.Connection, owner: Owner, key: str) -> SetAlarm | None:
     """See `Storage.alarm`."""
-    row = connection.execute(f"{_ALARM} WHERE kind = ? AND id = ? AND key = ?", (*owner, key)).fetchone()
+    row = connection.execute(_ALARM, (*owner, key)).fetchone()
     return None if row is None else SetAlarm(owner, key, row[0], Alarm(*row[1:]))
 
 
 def due_alarms(
     connection: sqlite3.Connection, kinds: Sequence[str], now_ms: int, limit: int, but: Collection[Owner]
 ) -> Due:
-    """See `Storage.due_alarms`."""
-    marks = ", ".join("?" * len(kinds))
-    without = f" AND (kind, id) NOT IN (VALUES {', '.join(['(?, ?)'] * len(but))})" if but else ""
-    names = (name for owner in but for name in owner)
-    rows = connection.execute(_DUE.format(marks, without), (now_ms, *kinds, *names, limit))
-    alarms = [SetAlarm((kind, id_), key, number, Alarm(*rest)) for kind, id_, key, number, *rest in rows]
-    row = connection.execute(_NEXT.format(marks), (now_ms, *kinds)).fetchone()
-    return Due(alarms, None if row is None else row[0])
+    """See `Storage.due_alarms`. Each kind's come as they are due, and no more are read than are given."""
+    with contextlib.ExitStack() as open_:
+        rows = []
+        for kind in kinds:
+            ids = [id_ for other, id_ in but if other == kind]
+            without = f" AND id NOT IN ({', '.join('?' * len(ids))})" if ids else ""
+            cursor = connection.execute(_DUE.format(without), (kind, now_ms, *ids, limit))
+            rows.append(open_.enter_context(contextlib.closing(cursor)))
+        merged = itertools.islice(heapq.merge(*rows, key=_due_ms), limit)
+        alarms = [SetAlarm((kind, id_), key, number, Alarm(*rest)) for kind, id_, key, number, *rest in merged]
+        following = [connection.execute(_NEXT, (kind, now_ms)).fetchone()[0] for kind in kinds]
+    return Due(alarms, min((due_ms for due_ms in following if due_ms is not None), default=None))
 
 
 def count_alarms(connection: sqlite3.Connection, kinds: Sequence[str], due_ms: int) -> int:
     """See `Storage.count_alarms`."""
     marks = ", ".join("?" * len(kinds))
-    count: int = connection.execute(_COUNT.format(marks), (due_ms, *kinds)).fetchone()[0]
+    count: int = connection.execute(_COUNT.format(marks), (*kinds, due_ms)).fetchone()[0]
     return count

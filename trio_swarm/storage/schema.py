@@ -61,6 +61,13 @@ MIGRATIONS: Final[tuple[Sequence[str], ...]] = (
             count INTEGER NOT NULL, PRIMARY KEY (object, ms, counter)
         ) WITHOUT ROWID, STRICT""",
     ),
+    (
+        # An alarm says its object's kind itself: a look for those of some kinds walks over no others.
+        "ALTER TABLE alarm ADD COLUMN kind TEXT NOT NULL DEFAULT ''",
+        "UPDATE alarm SET kind = (SELECT kind FROM object WHERE number = alarm.object)",
+        "DROP INDEX alarm_due",
+        "CREATE INDEX alarm_due ON alarm (kind, due_ms)",
+    ),
 )
 VERSION: Final = len(MIGRATIONS)
 

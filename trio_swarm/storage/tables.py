@@ -95,7 +95,8 @@ class Tables:
             self._connection.execute("UPDATE alarm SET due_ms = ?, attempt = ? WHERE number = ?", changes)
             return
         found = self._connection.execute(
-            "SELECT kind, id, key FROM alarm JOIN object ON object.number = object WHERE alarm.number = ?", (number,)
+            "SELECT object.kind, id, key FROM alarm JOIN object ON object.number = object WHERE alarm.number = ?",
+            (number,),
         ).fetchone()
         if found is not None:
             kind, id_, key = found
@@ -108,7 +109,7 @@ class Tables:
         known = self._find(commit.owner)
         size = self._change_values(known, commit)
         for key, alarm in commit.alarms.items():
-            size += self._change_alarm(known, key, alarm)
+            size += self._change_alarm(known, commit.owner[0], key, alarm)
         if size > self._object_bytes:
             kind, id_ = commit.owner
             raise StorageError(
@@ -142,15 +143,15 @@ class Tables:
                 size += len(key.encode()) + len(value)
         return size
 
-    def _change_alarm(self, known: KnownObject, key: str, alarm: Alarm | None) -> int:
+    def _change_alarm(self, known: KnownObject, kind: str, key: str, alarm: Alarm | None) -> int:
         """Answers how many bytes more the object has. A new row has a new number."""
         execute = self._connection.execute
         old = execute(_OLD_ALARM, (known.number, key)).fetchone()
         grown = 0 if old is None else -old[0] - ALARM_BYTES
         if alarm is not None:
             execute(
-                "INSERT INTO alarm (object, key, due_ms, attempt, data) VALUES (?, ?, ?, ?, ?)",
-                (known.number, key, alarm.due_ms, alarm.attempt, alarm.data),
+                "INSERT INTO alarm (object, key, due_ms, attempt, data, kind) VALUES (?, ?, ?, ?, ?, ?)",
+                (known.number, key, alarm.due_ms, alarm.attempt, alarm.data, kind),
             )
             grown += len(key.encode()) + len(alarm.data) + ALARM_BYTES
         return grown
