@@ -344,6 +344,12 @@ async def test_an_object_that_has_failed_or_is_not_there_postpones(quick, rung, 
         with pytest.raises(ObjectFailed):
             await swarm.get(Broken, "a").unset("x")
         failed_at = trio.current_time()
+        put_alarms(storage, [("a", "soon", failed_at + 0.5)], "broken")
+        swarm.alarms.note(0)
+        await trio.sleep(1)
+        soon = (await storage.alarm(("broken", "a"), "soon")).alarm
+        assert (1, 30 + LATER_S[0] <= soon.due_ms / 1000 - failed_at <= 31 + LATER_S[1]) == (soon.attempt, True)
+        storage.submit(Commit(("broken", "a"), 10**6, {}, alarms={"soon": None}), print)
         await trio.sleep_until(max(failed_at + 1, 3630.5))
         Broken.working = True
         await trio.sleep(100)
@@ -402,6 +408,17 @@ async def test_never_more_than_so_many_at_a_time(quick, rung, at_once):
             assert (at_once, at_once * (second + 1)) == (swarm.alarms.statistics().ringing, len(rung))
         await trio.sleep(2)
         assert (0, 20) == (swarm.alarms.statistics().ringing, len(rung))
+
+
+async def test_one_that_rings_is_not_rung_again(quick, rung):
+    """While its turn goes on the clock looks often, for others; it asks for no second turn."""
+    async with open_directory(Reminder) as swarm:
+        await swarm.get(Reminder, "slow").set("k", after=1, data={"takes": 9})
+        for n in range(8):
+            await swarm.get(Reminder, "quick").set(f"{n}", after=1 + n)
+        await trio.sleep(9.5)
+        slow = swarm.get(Reminder, "slow").statistics()
+        assert (0, 1, 9) == (slow.mailbox.call, swarm.alarms.statistics().ringing, len(rung))
 
 
 async def test_one_object_that_is_slow_makes_no_other_late(quick, rung):

@@ -22,7 +22,7 @@ from trio_swarm.journal.clock import RESERVE_MS
 from trio_swarm.journal.event import START, Draft, EventId
 from trio_swarm.objects.durable import DurableObject
 from trio_swarm.runtime import open_swarm
-from trio_swarm.settings import JournalSettings, Limits, ObjectSettings, Settings
+from trio_swarm.settings import REPEAT_S, JournalSettings, Limits, ObjectSettings, Settings
 from trio_swarm.storage.memory import MemoryStorage
 from trio_swarm.testing.slow_storage import SlowStorage
 from trio_swarm.testing.small_swarm import open_directory
@@ -242,11 +242,13 @@ class World:
             return
         self.enter(stream)
         journal, epoch = stream.journal, self.epoch
-        journal.expire(trio.current_time())
+        if not anew:
+            journal.expire(trio.current_time())
         kept, _ = journal.history(None, START, 10**6)
         ids = {event.id for event in kept}
         now = trio.current_time()
         if anew:
+            assert all(now - id_.ms / 1000 <= age_s + 0.01 for id_ in ids), "older than its age"
             young = (
                 set()
                 if self.bounded
@@ -603,6 +605,19 @@ async def test_a_message_id_is_free_again_long_after_the_restart(autojump_clock,
     assert known is (found[0] == found[1])
 
 
+async def test_a_message_id_that_came_twice_is_known_by_the_newer(autojump_clock):
+    """What was published under it last is what a repeat after a restart is answered with."""
+    room = make_room(durable=frozenset("d"), publishes=True)
+    storage = MemoryStorage()
+    async with open_directory(room, storage=storage) as swarm:
+        await swarm.get(room, "a").publish([Draft(b"1", "d")], "m")
+        await trio.sleep(REPEAT_S + 1)  # it is forgotten
+        newer = await swarm.get(room, "a").publish([Draft(b"2", "d")], "m")
+    await trio.sleep(1)
+    async with open_directory(room, storage=storage, mark_ms=newer.id.ms + RESERVE_MS) as swarm:
+        assert newer == await swarm.get(room, "a").publish([Draft(b"2", "d")], "m")
+
+
 async def test_latest_topics_keep_the_newest_of_each_key(autojump_clock):
     """No key and an empty key are two keys, before a restart and after it."""
     room = make_room(durable=frozenset("L"), latest=frozenset("L"))
@@ -708,5 +723,37 @@ async def test_the_note_of_losses_is_made_once_for_all_lives(autojump_clock):
         await trio.sleep(20)
         assert a.statistics() is None
         storage.holding = True
-        await a.say([("x", False, None, 2)])
+        with trio.fail_after(5):
+            await a.say([("x", False, None, 2)])
         assert 0 == len(storage.waiting)
+
+
+async def test_a_loss_is_known_two_restarts_later(autojump_clock):
+    """A life in which nothing was lost does not hide what the one before it lost."""
+    room, storage = make_room(), SlowStorage()
+    async with open_directory(room, storage=storage) as swarm:
+        await swarm.get(room, "a").say([("d", True, None, 0), ("x", False, None, 1)])
+        ((first, _), _) = await swarm.get(room, "a").history()
+    await trio.sleep(1)
+    async with open_directory(room, storage=storage) as swarm:
+        await swarm.get(room, "a").say([("d", True, None, 2)])
+        second = (await swarm.get(room, "a").history())[0][-1]
+    assert ([], True) == await after_a_restart(room, storage, ["x"], first.id)
+    assert ([b"2"], False) == await after_a_restart(room, storage, ["d"], first.id)
+    assert ([], False) == await after_a_restart(room, storage, ["x"], second.id)
+
+
+async def test_what_outlived_its_age_meanwhile_is_a_gap(autojump_clock):
+    """Events that were young as the process ended, and are not as the next begins, are not given."""
+    room, storage = make_room(journal=JournalSettings(age_s=20)), SlowStorage()
+    async with open_directory(room, storage=storage) as swarm:
+        await swarm.get(room, "a").say([("d", True, None, 0)])
+        await trio.sleep(10)
+        await swarm.get(room, "a").say([("d", True, None, 1)])
+        (first, second), _ = await swarm.get(room, "a").history()
+    await trio.sleep(12)
+    assert ([b"1"], False) == await after_a_restart(room, storage, ["d"], first.id)
+    assert ([b"1"], True) == await after_a_restart(room, storage, ["d"], EventId(0, 1))
+    await trio.sleep(10)
+    assert ([], True) == await after_a_restart(room, storage, ["d"], first.id)
+    assert ([], False) == await after_a_restart(room, storage, ["d"], second.id)

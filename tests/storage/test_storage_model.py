@@ -466,6 +466,31 @@ def test_a_long_history_keeps_its_limit_and_a_sixteenth(opened, tmp_path):
     carry_out(opened, JournalSettings(events=320), operations, tmp_path / "swarm.db")
 
 
+async def test_what_an_ended_topic_had_is_below_the_floor():
+    """Its newest event is, kept or not, and its mark; a floor that is higher already stays; the sums follow."""
+    store, keep, outcomes = MemoryStorage(), JournalSettings(events=20), []
+
+    def add(first_ms, topic, count, **more):
+        events = [(EventId(first_ms + n, 0), Draft(b"1", topic)) for n in range(count)]
+        record_ = Record(events, keep, losses=Losses(EventId(5, 0), lossy=False), **more)
+        store.submit(Commit(OWNERS[0], 1, {}, record=record_), outcomes.append)
+
+    floors = []
+    add(10, "kept", 3, begun={"kept": EventId(1, 0)})
+    add(100, "gone", 2, begun={"gone": EventId(90, 0)})
+    add(200, "x", 40)
+    add(300, "late", 1)
+    for topic in ("late", "gone", "kept"):
+        record_ = Record([], keep, ended=frozenset({topic}))
+        store.submit(Commit(OWNERS[0], 1, {}, record=record_), outcomes.append)
+        floors.append((await store.history(OWNERS[0])).losses.floor.ms)
+    assert ({None}, [300, 300, 300]) == (set(outcomes), floors)
+    add(400, "kept", 2)
+    store.submit(Commit(OWNERS[0], 1, {}, record=Record([], keep, ended=frozenset({"kept"}))), outcomes.append)
+    history = await store.history(OWNERS[0])
+    assert (Losses(EventId(401, 0), lossy=False), {"x"}) == (history.losses, history.topics.keys())
+
+
 async def test_a_sweep_forgets_some_at_a_time_the_oldest_first():
     """What is over its age goes in several sweeps where it is much, and a single large one still goes."""
     store = MemoryStorage()
