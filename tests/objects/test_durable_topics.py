@@ -310,22 +310,25 @@ class World:
 
 
 def operations(topics):
-    one = st.tuples(
-        st.sampled_from(topics), st.booleans(), st.sampled_from([None, "", "k"]), st.sampled_from([0, 0, 0, 300])
+    """By name, so that what comes often can be said; a turn is all of it durable, nothing, or some."""
+    topic, key, size = st.sampled_from(topics), st.sampled_from([None, "", "k"]), st.sampled_from([0, 0, 0, 300])
+    few = {"min_size": 1, "max_size": 3}
+    many = {"min_size": 25, "max_size": 40}
+    some = st.sampled_from([st.just(True), st.just(False), st.booleans()]).flatmap(
+        lambda durable: st.sampled_from([few, few, few, many]).flatmap(
+            lambda much: st.lists(st.tuples(topic, durable, key, size), **much)
+        )
     )
-    some = st.lists(one, min_size=1, max_size=4) | st.lists(one, min_size=25, max_size=40)
-    return st.lists(
-        st.one_of(
-            st.tuples(st.just("say"), some),
-            st.tuples(st.just("say"), some),
-            st.tuples(st.just("wait"), st.sampled_from([0.001, 3.0, 12.0, 70.0])),
-            st.tuples(st.just("sweep")),
-            st.tuples(st.just("fail"), some),
-            st.tuples(st.just("crash"), some, st.booleans()),
-            st.tuples(st.just("restart")),
-        ),
-        max_size=10,
-    )
+    each = {
+        "say": st.tuples(st.just("say"), some),
+        "wait": st.tuples(st.just("wait"), st.sampled_from([0.001, 3.0, 12.0, 70.0])),
+        "sweep": st.just(("sweep",)),
+        "fail": st.tuples(st.just("fail"), some),
+        "crash": st.tuples(st.just("crash"), some, st.booleans()),
+        "restart": st.just(("restart",)),
+    }
+    names = st.sampled_from([*["say"] * 6, "restart", "restart", *each])
+    return st.lists(names.flatmap(each.__getitem__), max_size=10)
 
 
 durable_sets = st.sampled_from([frozenset(), frozenset("d"), frozenset({"d", "L"}), frozenset("*")])
