@@ -24,6 +24,21 @@ def test_help_imports_no_command():
         assert f" {name} {what}" in said
 
 
+@pytest.mark.parametrize(("ending", "collected"), [("", True), ("main(['--version'])", False)])
+def test_the_end_is_not_spent_on_collecting(ending, collected):
+    """What refers to itself is left to the system when a command ends, as it is not when any other program does."""
+    script = (
+        "import gc; gc.disable()\n"  # what counts is the last collection, which is not asked whether it may
+        "from trio_swarm.cli import main\n"
+        "class Loop:\n"
+        "    def __del__(self): print('collected', flush=True)\n"
+        "loop = Loop(); loop.itself = loop; del loop\n"
+        f"{ending}"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert collected == ("collected" in done.stdout)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(invoke, name):
     """`COMMAND --help` works, and says the same in short as the list does."""
