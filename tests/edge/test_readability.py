@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from edge_service import open_service, until
+from edge_service import PATIENCE_S, open_service, until
 
 from trio_swarm.edge.readability import MOST_A_PASS, Readability
 
@@ -88,6 +88,16 @@ async def test_what_was_left_wakes_again(pair):
         for byte in (b"x", b"y"):
             await readability.wait(ours)
             assert byte == await ours.recv(1)
+
+
+async def test_what_nobody_waits_for_wakes_nobody(pair):
+    """Bytes that are left unread do not keep the loop going round."""
+    ours, theirs = pair()
+    async with running() as readability:
+        theirs.send(b"x")
+        await readability.wait(ours)
+        with trio.fail_after(PATIENCE_S):
+            await until_asleep()
 
 
 async def test_a_crowd_is_woken_in_parts_and_in_turn(pair):
