@@ -97,6 +97,9 @@ HEADS = {
         request(b"POST /healthz"),
         request(b"BREW /healthz"),
         request(b"get /v1/room/a/publish"),
+        request(b"post /v1/room/a/publish", JSON, body=b'{"data":1}'),
+        *(request(method + b" /healthz") for method in (b"get", b"head", b"Head", b"hEAD")),
+        *(request(b"head " + path) for path in (b"/readyz", b"/metrics", b"/v1/room/a/history", b"/v1/room/a/events")),
         request(b"DELETE /v1/room/a/events"),
         request(b"OPTIONS /v1/room/a/call/double"),
     ],
@@ -132,7 +135,7 @@ HANDSHAKES = {
         changed(b"Upgrade: websocket", b"Upgrade: h2c"),
         changed(b"Upgrade: websocket", b"Upgrade: websocket2"),
     ],
-    "an upgrade by `POST`": [changed(b"GET ", b"POST "), changed(b"GET ", b"PUT ")],
+    "an upgrade by `POST`": [changed(b"GET ", method) for method in (b"POST ", b"PUT ", b"get ")],
     "an upgrade over HTTP/1.0": [changed(b"HTTP/1.1", b"HTTP/1.0")],
     "no `Sec-WebSocket-Key`, or one that is not 16 bytes in base64": [
         changed(KEY + b"\r\n", b""),

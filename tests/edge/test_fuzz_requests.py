@@ -27,6 +27,9 @@ METHODS = [
     b"CONNECT",
     b"TRACE",
     b"get",
+    b"head",
+    b"Head",
+    b"post",
     b"G\xc3",
 ]
 TARGETS = [

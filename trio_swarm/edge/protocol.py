@@ -307,7 +307,8 @@ class HostProtocol(host_h11.H11Protocol):
                 stream_id=host_h11.STREAM_ID,
                 headers=headers,
                 http_version=request.http_version.decode("ascii"),
-                method=request.method.decode("ascii").upper(),
+                # As it came: `head` is not HEAD, and to h11, which asks the same bytes, its answer has a body.
+                method=request.method.decode("ascii"),
                 raw_path=heads.origin_form(request.target),
                 state=self.connection_state,
             )
