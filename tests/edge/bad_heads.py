@@ -1,7 +1,61 @@
 """What is sent for each row of the tables of heads and handshakes: several variants a row, to be treated alike."""
 
-from bad_requests import HISTORY, JSON, KIB, PUBLISH, STREAM, chunked, get, publish
-from wrong_input import HANDSHAKE, Behind, request
+import trio
+from bad_requests import HISTORY, JSON, KIB, PUBLISH, STREAM, call, chunked, get, publish
+from wrong_input import HANDSHAKE, Behind, ask, peer, request
+
+
+def pieces(first, *rest):
+    """A request, and what comes behind it while it is answered."""
+
+    async def case(service):
+        async with peer(service) as client:
+            client.push(first)
+            for piece in rest:
+                await trio.sleep(0.05)
+                client.push(piece)
+            return await fate(client)
+
+    return case
+
+
+async def fate(client):
+    """What the one answer is, and whether it is the only one."""
+    status, fields = await client.head()
+    await client.take(int(fields["content-length"]))
+    if fields.get("connection") == "close":
+        return str(status), await client.end()
+    with trio.move_on_after(0.2):
+        await client.more()
+    assert client.buffer == b"", client.buffer  # nobody has asked anything more
+    client.push(get())
+    return str(status), "kept" if (await client.head())[0] == 200 else "closed"
+
+
+async def every_request_between(service):
+    """Empty lines behind each of several requests in one piece."""
+    async with peer(service) as client:
+        client.push((publish(b'{"data":1}') + b"\r\n") * 3)
+        for _ in range(2):
+            status, fields = await client.head()
+            assert status == 200
+            await client.take(int(fields["content-length"]))
+        return await fate(client)
+
+
+async def it_is_done(service):
+    """The answer to a final request is the answer: what it asked for is done, once."""
+    last = publish(b'{"data":1}', b"Connection: close").replace(b"/room/a/", b"/room/last/")
+    assert ("200", "closed") == await ask(service, last + b"\r\n")
+    history = await service.ask("GET", "/v1/room/last/history")
+    assert [1] == [event["data"] for event in history.json["events"]]
+    return await ask(service, last + last)
+
+
+LAST = b"Connection: close"
+WAIT = call(b"[0.2]", method=b"wait")
+LAST_WAIT = WAIT.replace(JSON, JSON + b"\r\n" + LAST)
+OLD_WAIT = WAIT.replace(b"HTTP/1.1", b"HTTP/1.0")
 
 HEADS = {
     "a head above 16 KiB: one large field, or thousands": [
@@ -102,6 +156,35 @@ HEADS = {
         *(request(b"head " + path) for path in (b"/readyz", b"/metrics", b"/v1/room/a/history", b"/v1/room/a/events")),
         request(b"DELETE /v1/room/a/events"),
         request(b"OPTIONS /v1/room/a/call/double"),
+    ],
+    "empty lines before a request, or behind one": [
+        b"\r\n" + get(),
+        b"\r\n\r\n" + get(),
+        b"\n" + get(),
+        publish(b'{"data":1}') + b"\r\n",
+        WAIT + b"\r\n",
+        pieces(b"\r", b"\n" + get()),
+        pieces(b"\r\n\r", b"\n", get()),
+        pieces(publish(b'{"data":1}'), b"\r\n"),
+        pieces(WAIT, b"\r", b"\n"),
+        pieces(WAIT + b"\r", b"\n\r\n"),
+        every_request_between,
+    ],
+    "more than 16 bytes of empty lines before a request, or a bare CR": [
+        b"\r\n" * 9 + get(),
+        b"\n" * 17,
+        b"\r\n" * 20_000,
+        b"\r" + get(),
+        b"\r\r\n" + get(),
+    ],
+    "bytes behind a request that says it is the last, by `Connection: close` or HTTP/1.0": [
+        it_is_done,
+        *(
+            case
+            for behind in (b"\r\n", b"x", get(), b"junk\r\n\r\n", bytes(100_000))
+            for first in (publish(b'{"data":1}', LAST), LAST_WAIT, OLD_WAIT, get(LAST))
+            for case in (first + behind, pieces(first, behind))
+        ),
     ],
     "`Last-Event-ID`, `Content-Type` or `Idempotency-Key` twice": [
         request(STREAM, b"Last-Event-ID: 0-0", b"Last-Event-ID: 0-0"),

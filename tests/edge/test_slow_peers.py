@@ -8,7 +8,7 @@ leaves nothing.
 import re
 import ssl
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -17,6 +17,7 @@ import pytest
 import trio
 from edge_service import CERTIFICATE, PATIENCE_S, open_service, until
 from test_edge_websocket import raw_websocket
+from worker_rig import read_until
 
 from trio_swarm.edge import reasons
 from trio_swarm.settings import JournalSettings, LivenessSettings, ObjectSettings, Settings, StallSettings
@@ -190,6 +191,43 @@ async def test_a_frame_that_came_in_pieces_is_over():
         await trio.sleep(LIMIT_S * 1.5)
         assert {} == service.connection_class.statistics().aborted
         assert 1 == service.connection_class.statistics().connections
+
+
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("drip", [b"", b"x"], ids=["stopped", "dripping"])
+@pytest.mark.parametrize("before", [HEALTHZ, HEALTHZ + b"\r\n"], ids=["behind a request", "and an empty line"])
+async def test_a_head_that_began_with_the_request_before_has_its_time(before, drip):
+    """It counts from the answer on, as one whose first byte came then; not from a byte that comes later."""
+    async with open_service(short("liveness.header_s")) as service, await service.connect() as stream:
+        began = trio.current_time()
+        await stream.send_all(before + b"GET /he")
+        await read_until(stream, b'{"status":"ok"}')
+        with trio.fail_after(PATIENCE_S):
+            while service.connection_class.statistics().connections:
+                await trio.sleep(PAUSE_S)
+                if drip:
+                    with suppress(trio.BrokenResourceError):
+                        await stream.send_all(drip)
+        assert LIMIT_S <= trio.current_time() - began < FAR_S / 4
+        assert {reasons.SLOW_HEAD: 1} == service.connection_class.statistics().aborted
+
+
+@pytest.mark.parametrize(("setting", "reason"), [("header_s", reasons.SLOW_HEAD), ("keep_alive_s", reasons.IDLE)])
+async def test_empty_lines_are_no_bytes_of_a_head(setting, reason):
+    """Neither the first request of a connection nor the next one gains time by them."""
+    async with open_service(short(f"liveness.{setting}")) as service, await service.connect() as stream:
+        began = trio.current_time()
+        if reason == reasons.IDLE:
+            await stream.send_all(HEALTHZ + b"\r\n")
+            await read_until(stream, b'{"status":"ok"}')
+        for part in (b"\r\n", b"\n", b"\r"):
+            await trio.sleep(LIMIT_S / 4)
+            await stream.send_all(part)
+        await until(lambda: not service.connection_class.statistics().connections)
+        assert LIMIT_S <= trio.current_time() - began < LIMIT_S * 1.7
+        assert {reason: 1} == service.connection_class.statistics().aborted
 
 
 async def resting():

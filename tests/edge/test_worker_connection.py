@@ -224,6 +224,23 @@ async def test_a_byte_on_an_open_stream_aborts_it():
         assert server.connection_class.statistics().aborted == {"bytes behind a stream's request": 1}
 
 
+async def test_a_flood_behind_the_last_request_is_a_client_that_left():
+    """What may not count is read and dropped, but not without end; the application is told, as of any other end."""
+
+    async def waits(app, scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    app = App(waits)
+    async with served(app) as server, await connect(server.port) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        with trio.fail_after(PATIENCE), pytest.raises(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(bytes(1 << 16))
+        assert await app.ended() == "returned"
+        assert server.connection_class.statistics().aborted == {}
+
+
 async def test_a_stream_that_asked_for_an_upgrade_notices_its_client_leave():
     """h11 pauses after an `Upgrade` that is not taken (curl --http2 sends one): the reader reads on all the same."""
 

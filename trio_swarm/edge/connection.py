@@ -3,9 +3,8 @@
 - **One end.** `abort(reason)` closes the socket by force and cancels the connection's nursery, in which the reader
   and the application run. A failed or cancelled write, a stall, bytes where none may be, a time that is over: all of
   them are `abort`, and counted. What escapes the connection's own code stops at the barrier in `run`.
-- **One clock.** The deadline of the connection's nursery is the only timer of what the client says: a request's head,
-  its body, a WebSocket message, the pause between two requests, the answer to our goodbye. A stream has none; fan-out
-  and liveness watch it.
+- **One clock** (clock.py), the deadline of the connection's nursery, is the only timer of what the client says: a
+  request's head, its body, a WebSocket message, the pause between two requests, the answer to our goodbye.
 - **Writes in turn.** Every write of Hypercorn's passes the gate (write_gate.py), with the time that headway.py gives
   it. A cancelled write aborts: the protocol above thinks that its bytes are out.
 - **Half a close** behind a whole request is no end yet (last_answer.py).
@@ -28,9 +27,10 @@ from hypercorn.utils import parse_socket_addr
 
 from trio_swarm.bounded.allowance import Share
 from trio_swarm.edge import reasons
+from trio_swarm.edge.clock import Clock
 from trio_swarm.edge.direct import DirectTransport
 from trio_swarm.edge.headway import LOOKS, Patience, Writes, why_lost
-from trio_swarm.edge.last_answer import NEVER, LastAnswer
+from trio_swarm.edge.last_answer import LastAnswer
 from trio_swarm.edge.listeners import tune, tuned
 from trio_swarm.edge.outlet import drop_unsent, find_send, say_closed, shake_hands, with_outlet
 from trio_swarm.edge.protocol import Apps, HostProtocol
@@ -43,15 +43,15 @@ log = structlog.get_logger()
 
 RECEIVE_BYTES: Final = 16 * 1024  # one read; a client's message is seldom larger
 PIECE_BYTES: Final = 64 * 1024  # handed to TLS at once: what is encrypted and not sent yet is a copy
-DISCARD_BYTES: Final = 4 * 1024 * 1024  # read and dropped while closing, so that the last answer is not lost to a reset
+DISCARD_BYTES: Final = 4 * 1024 * 1024  # read and dropped behind the last request: a reset would lose its answer
 
 
 class Connection(tcp_server.TCPServer):
     """One accepted socket; see the module. `make_connection_class` gives it its numbers."""
 
     __slots__ = (
-        "_closing", "_discard", "_http", "_last_answer", "_nursery", "_over", "_parting", "_quiet",
-        "_said", "_socket", "_streaming", "_tls", "_whole", "_why", "app", "client", "config", "context", "ended",
+        "_clock", "_closing", "_discard", "_http", "_last_answer", "_nursery", "_over",
+        "_said", "_socket", "_streaming", "_tls", "_whole", "app", "client", "config", "context", "ended",
         "gate", "host", "inbox", "last_byte_at", "reading", "send_now", "state", "stream", "writes",
     )  # fmt: skip
 
@@ -84,14 +84,12 @@ class Connection(tcp_server.TCPServer):
         self.send_now = find_send(self._socket)
         self.writes = Writes()
         self.stream: Any = with_outlet(stream, self.send_now, self.writes, self.stall_s / LOOKS, self.readability)
-        self._quiet = False  # between two requests, and no byte of the next one has come
         self._streaming = False  # a response without an end: no byte may follow its request
         self._over = False  # the application has said all it has to say
         self._whole = False  # nothing of the request is still to come
-        self._parting = False  # one goodbye has its time: a WebSocket's close, or the connection's own
+        self._clock = Clock(self.settings.liveness)
         self._closing = False  # our half is closed, and we wait for the peer's
         self._said = False  # our goodbye is with the kernel, and everything before it
-        self._why = ""  # the reason of an abort, should the time now running be over
         self._last_answer: LastAnswer | None = None  # what a half-closed client waits for
         self._discard = DISCARD_BYTES
 
@@ -171,11 +169,11 @@ class Connection(tcp_server.TCPServer):
                 self.reading.give()
             if self._http is not None:
                 self._http.stream = None
+            self._clock.forget()
             self._http = self._nursery = self.inbox = self.stream = None  # no cycles: its memory goes now
 
     async def _serve(self) -> None:
-        header_s = self.settings.liveness.header_s
-        if self._tls and not await shake_hands(self.stream, header_s):
+        if self._tls and not await shake_hands(self.stream, self.settings.liveness.header_s):
             self.abort(reasons.SLOW_HANDSHAKE)
             return
         if not tuned(self._socket):
@@ -185,7 +183,7 @@ class Connection(tcp_server.TCPServer):
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._http = HostProtocol(self, Apps(self, nursery), ssl=self._tls, client=self.client, server=server)
-            self._allow(header_s, reasons.SLOW_HEAD)
+            self._clock.start(nursery.cancel_scope)
             if self.context.terminated.is_set():
                 self.close_if_idle()
             try:
@@ -199,21 +197,18 @@ class Connection(tcp_server.TCPServer):
         """Read until the peer has left; then tell the application, which has as long to end as a write may stall."""
         while data := await self._receive(http):
             self.last_byte_at = trio.current_time()
-            if self._closing:
+            if self._streaming and not self._closing:
+                self.abort("bytes behind a stream's request")
+                return
+            if self._closing or http.final:
                 self._discard -= len(data)
                 if self._discard < 0:
                     break
-                continue
-            if self._streaming:
-                self.abort("bytes behind a stream's request")
-                return
-            if self._quiet:
-                self._quiet = False
-                self._allow(self.settings.liveness.header_s, reasons.SLOW_HEAD)
-            await http.handle(RawData(bytes(data)))
+            else:
+                await http.handle(RawData(bytes(data)))
             del data  # a waiting reader would keep the request's bytes for as long as its stream lasts
         self._detach()
-        self._allow(self.stall_s, reasons.STUCK)
+        self._clock.allow(self.stall_s, reasons.STUCK)
         await http.handle(Closed())
         if not self.ended:
             self._close_socket(reasons.GONE)  # nothing is written any more; the application may take its time
@@ -232,7 +227,7 @@ class Connection(tcp_server.TCPServer):
 
     async def _answer_half_closed(self, http: HostProtocol) -> None:
         """Let a client that has closed its half have the answer to its last request."""
-        if http.stream is None or not self._whole or self._parting or http.upgraded or http.endless:
+        if http.stream is None or not self._whole or self._clock.parting or http.upgraded or http.endless:
             return
         await self._wait_for_answer(self.stall_s if http.begun else self.settings.liveness.closing_s)
 
@@ -240,26 +235,9 @@ class Connection(tcp_server.TCPServer):
         self._last_answer = LastAnswer(seconds, writing=bool(self.writes))
         await self._last_answer.wait()
 
-    def _allow(self, seconds: float, reason: str) -> None:
-        """Give the connection this long, from now, for what it is at; else it is aborted for this reason."""
-        self._why = reason
-        if self._nursery is not None:
-            self._nursery.cancel_scope.deadline = trio.current_time() + seconds
-
-    def _allow_all(self) -> None:
-        """Stop the clock, unless a goodbye has been said."""
-        if self._nursery is not None and not self._parting:
-            self._nursery.cancel_scope.deadline = NEVER
-
     def _time_is_up(self, scope: trio.CancelScope) -> None:
         if trio.current_time() >= scope.deadline:
-            self.abort(self._why)
-
-    def _part(self) -> None:
-        """Begin the time for the peer's half of a goodbye: once, however many goodbyes there are."""
-        if not self._parting:
-            self._parting = True
-            self._allow(self.settings.liveness.closing_s, reasons.UNANSWERED)
+            self.abort(self._clock.why)
 
     def _detach(self) -> None:
         if isinstance(self.gate.direct, DirectTransport):
@@ -287,28 +265,30 @@ class Connection(tcp_server.TCPServer):
             return
         if self._http.keep_alive_requests:
             self._end("the serving ends")
-        else:  # as if it had been given `closing_s` when it was accepted
-            self._why, liveness = reasons.IDLE, self.settings.liveness
-            self._nursery.cancel_scope.deadline -= max(0.0, liveness.header_s - liveness.closing_s)
+        else:
+            self._clock.serving_ends()
+
+    def head_began(self) -> None:
+        """See `Clock.head_began`."""
+        self._clock.head_began()
 
     def request_began(self) -> None:
         """Give a request, whose head is whole, the time for its body."""
         self._over = self._whole = False
-        self._allow(self.settings.liveness.body_s, reasons.SLOW_BODY)
+        self._clock.request_began()
 
     def request_is_whole(self) -> None:
         """Stop the clock: how long the answer to a whole request takes is the application's affair."""
         self._whole = True
-        self._allow_all()
+        self._clock.stop()
 
     def message_began(self) -> None:
-        """Give a WebSocket message, or a frame, that has begun and is not whole the time for its rest."""
-        if not self._parting:
-            self._allow(self.settings.liveness.body_s, reasons.SLOW_MESSAGE)
+        """See `Clock.message_began`."""
+        self._clock.message_began()
 
     def message_is_whole(self) -> None:
         """Stop the clock of `message_began`."""
-        self._allow_all()
+        self._clock.stop()
 
     def response_ends(self, *, over: bool) -> None:
         """Write nothing directly from here on. `over`: the application has said all that it has to say."""
@@ -343,8 +323,7 @@ class Connection(tcp_server.TCPServer):
             if self._http is not None:
                 await self._http.handle(Closed())
         elif isinstance(event, Updated) and event.idle:
-            self._quiet = True
-            self._allow(self.settings.liveness.keep_alive_s, reasons.IDLE)
+            self._clock.idle()
         if self._last_answer is not None:
             self._last_answer.over()
 
@@ -369,7 +348,7 @@ class Connection(tcp_server.TCPServer):
                 self._last_answer.written(self.stall_s)
         if goodbye:
             self._said = True
-            self._part()
+            self._clock.part()
 
     async def _require_open(self) -> None:
         if self.ended:
@@ -396,7 +375,7 @@ class Connection(tcp_server.TCPServer):
             return
         self._closing = True
         self._detach()
-        self._part()
+        self._clock.part()
         await self.gate.enter()
         self._said = True
         try:

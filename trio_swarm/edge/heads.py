@@ -16,7 +16,10 @@ import msgspec
 
 MOST_WORDS: Final = 200  # characters of h11's that are passed on: some of its sentences quote what came
 
+MOST_EMPTY_BYTES: Final = 16  # of empty lines before a request: old clients write one behind a body
+
 _ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
 _ONCE = (b"upgrade", b"sec-websocket-key", b"sec-websocket-version")
 _KEY_BYTES = 16
 
@@ -58,6 +61,17 @@ def not_http(error: h11.RemoteProtocolError, received: bytes) -> Refusal:
             return Refusal(414, _CODES[414], "the URL is too long")
         return Refusal(431, _CODES[431], "the head of the request is too large")
     return Refusal(status, _CODES.get(status, "bad_request"), f"this is not HTTP: {str(error)[:MOST_WORDS]}")
+
+
+def behind_empty_lines(received: bytes) -> bytes:
+    """What is left without the empty lines at its beginning (RFC 9112, 2.2); a CR alone may be half of one."""
+    found = _EMPTY_LINES.match(received)
+    return received[found.end() :] if found else received
+
+
+def has_begun(received: bytes) -> bool:
+    """Whether these bytes, which came behind a request, are more than empty lines that will be skipped."""
+    return len(received) > MOST_EMPTY_BYTES or bool(received.strip(b"\r\n"))
 
 
 def judge(request: h11.Request) -> Refusal | None:

@@ -7,6 +7,8 @@ What differs from the stock protocol:
 - The reader waits for the end of a response only while bytes of a next request are there; otherwise it reads on and
   sees the peer leave. (h11 also pauses after any request with an `Upgrade` header; stock Hypercorn then stops reading
   for ever.)
+- Bytes behind a request that is the last are ignored (RFC 9112, 9.6), and so are some empty lines before a request
+  (2.2), which are no part of it; to h11 both are faults.
 - Bytes behind an upgrade request are refused; stock Hypercorn answers them in the wrong state, and that exception
   ends the worker.
 - What is no HTTP, and what heads.py refuses, is told why, in JSON as every error.
@@ -56,6 +58,9 @@ class Owner(Protocol):
 
     async def tell(self, message: Any) -> None:
         """Put a message into the application's inbox."""
+
+    def head_began(self) -> None:
+        """Note that bytes of a request's head are here."""
 
     def request_began(self) -> None:
         """Note that a request's head is whole."""
@@ -208,6 +213,7 @@ class HostProtocol(host_h11.H11Protocol):
     """HTTP/1.1 and WebSockets only, and a reader that parks only while bytes of a next request wait."""
 
     method = b""  # of the request under way
+    _skipped = 0  # bytes of empty lines before it
     endless = False  # the response is a stream of events
     encoded = False  # the response's head announces an encoding (not ours: a middleware's), for all that follows
 
@@ -221,6 +227,8 @@ class HostProtocol(host_h11.H11Protocol):
 
     async def _handle_events(self) -> None:  # noqa: C901 - a protocol's events, one branch each
         while True:
+            if self.final or (self.connection.their_state is h11.IDLE and not self._find_head()):
+                return
             if self.connection.they_are_waiting_for_100_continue:
                 headers = self.config.response_headers("h11")
                 await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
@@ -231,10 +239,11 @@ class HostProtocol(host_h11.H11Protocol):
                 await self._refuse(heads.not_http(error, self.connection.trailing_data[0]))
                 return
             if isinstance(event, h11.Request):
+                self._skipped = 0
                 self._owner.request_began()
                 await self._create_stream(event)
             elif event is h11.PAUSED:
-                if not self.pipelined:
+                if not heads.has_begun(self.connection.trailing_data[0]):
                     return  # an upgrade that we ignore pauses h11 too, with nothing behind it
                 await self.can_read.clear()
                 await self.can_read.wait()
@@ -276,6 +285,27 @@ class HostProtocol(host_h11.H11Protocol):
         """Are bytes here that belong to no request yet begun?"""
         return bool(self.connection.trailing_data[0])
 
+    @property
+    def final(self) -> bool:
+        """Is the last request whole, so that nothing counts that still comes? Behind a stream's it does."""
+        return self.connection.their_state is h11.MUST_CLOSE and not self.endless
+
+    def _find_head(self) -> bool:
+        """Skip the empty lines before a head; False where nothing of it is here."""
+        received = self.connection.trailing_data[0]
+        head = heads.behind_empty_lines(received)
+        self._skipped += len(received) - len(head)
+        if self._skipped > heads.MOST_EMPTY_BYTES:
+            return True  # h11 says why it takes none
+        if len(head) < len(received):  # there is no other way to take bytes from it
+            self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+            if head:  # none would be the end
+                self.connection.receive_data(head)
+        if head in {b"", b"\r"}:
+            return False
+        self._owner.head_began()
+        return True
+
     async def _create_stream(self, request: h11.Request) -> None:
         if request.http_version not in {b"1.0", b"1.1"}:
             await self._refuse(heads.NO_VERSION, request.method)
@@ -295,7 +325,7 @@ class HostProtocol(host_h11.H11Protocol):
             # Without this header nothing is negotiated: compression costs 200 KB a client and inflates unbounded.
             headers = [item for item in headers if item[0].lower() != b"sec-websocket-extensions"]
             kind = _WebSocket
-        self.method = request.method
+        self.method, self.endless = request.method, False
         self.stream = stream = kind(
             self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send,
             host_h11.STREAM_ID,
