@@ -69,3 +69,32 @@ def test_what_cannot_be_checked_is_the_authors():
     """No annotation, `Any`, a class of the author's, `*args`, names that do not exist at run time."""
     assert METHODS.outside("loose", [1, "2", {"amount": 1}, "x"], {"y": "z"}).name == "loose"
     assert METHODS.outside("unread", ["x", 1], {}).name == "unread"
+
+
+class Odd(DurableObject):
+    @exposed
+    async def plain(self, number: int): ...
+
+    @exposed
+    async def renamed(this, **rest): ...  # noqa: N805
+
+    @exposed
+    async def free(self, /, **rest): ...
+
+    @exposed
+    async def packed(*args): ...
+
+
+@pytest.mark.parametrize(("method", "name"), [("plain", "self"), ("renamed", "this")])
+def test_the_objects_own_parameter_is_no_name_of_a_caller(method, name):
+    """It is unknown like any other, also where the method takes names that it does not know."""
+    with pytest.raises(InvalidArguments) as raised:
+        Methods(Odd).outside(method, [], {name: "a"})
+    assert raised.value.reason == f"got an unexpected keyword argument {name!r}"
+
+
+def test_a_name_that_the_object_does_not_have_is_free():
+    """Any other name is left to the method, and so is this one where the object comes by place alone."""
+    assert Methods(Odd).outside("renamed", [], {"self": "a"}).name == "renamed"
+    assert Methods(Odd).outside("free", [], {"self": "a"}).name == "free"
+    assert Methods(Odd).outside("packed", [1, 2], {}).name == "packed"

@@ -29,6 +29,7 @@ class Method:
     exposed: bool
     signature: inspect.Signature
     types: Mapping[str, Any]  # of the parameters whose annotations are JSON's types
+    own: str | None  # the name by which it takes the object, if it has one: no caller's to give
 
 
 _JSON_TYPES = frozenset({str, int, float, bool, NoneType, list, dict})
@@ -50,7 +51,7 @@ class Methods:
                 exposed = hasattr(function, EXPOSED)
                 signature = inspect.signature(function)
                 types = _checkable(function, signature) if exposed else {}
-                self._methods[name] = Method(name, function, exposed, signature, types)
+                self._methods[name] = Method(name, function, exposed, signature, types, _own_name(signature))
             elif inspect.isroutine(function):
                 self._sync.add(name)
 
@@ -79,6 +80,8 @@ class Methods:
         method = self._methods.get(name)
         if method is None or not method.exposed:
             raise UnknownMethod(self._kind, name)
+        if method.own in kwargs:
+            raise InvalidArguments(self._kind, name, f"got an unexpected keyword argument {method.own!r}")
         try:
             given = method.signature.bind(None, *args, **kwargs).arguments
         except TypeError as error:
@@ -94,6 +97,11 @@ class Methods:
     def names(self, *, exposed_only: bool = False) -> tuple[str, ...]:
         """The names, for the tree and for messages."""
         return tuple(name for name, method in self._methods.items() if method.exposed or not exposed_only)
+
+
+def _own_name(signature: inspect.Signature) -> str | None:
+    first = next(iter(signature.parameters.values()), None)
+    return first.name if first is not None and first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else None
 
 
 def _checkable(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
