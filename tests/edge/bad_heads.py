@@ -57,6 +57,8 @@ WAIT = call(b"[0.2]", method=b"wait")
 LAST_WAIT = WAIT.replace(JSON, JSON + b"\r\n" + LAST)
 OLD_WAIT = WAIT.replace(b"HTTP/1.1", b"HTTP/1.0")
 
+NO_HOSTS = (b"a b/c", b"a/b", b"http://a", b"u@a", b"a:b", b"a:1:2", b"a, b", b"[::1", b"%zz", b"\xe9", b"a?")
+HOSTS = (b"", b"x:8000", b"x:", b"EXAMPLE.com.", b"under_score", b"a,b", b"127.0.0.1:1", b"[::1]:80", b"%C3%A9.example")
 HEADS = {
     "a head above 16 KiB: one large field, or thousands": [
         get(b"X-Large: " + b"x" * 40 * KIB),
@@ -90,10 +92,15 @@ HEADS = {
         get(b"nothing"),
         get(b"Last-Event-ID: 0-0\x00"),
     ],
-    "no `Host`, or two": [
+    "no `Host`, two, or one that names no host": [
+        *(b"GET /healthz HTTP/1.1\r\nHost: %b\r\n\r\n" % host for host in NO_HOSTS),
+        b"GET /healthz HTTP/1.0\r\nHost: a b/c\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\n\r\n",
         get(b"Host: x"),
         get(b"host: y"),
+    ],
+    "a `Host` with a port, of another name, or empty": [
+        b"GET /healthz HTTP/1.1\r\nHost: %b\r\n\r\n" % host for host in HOSTS
     ],
     "`Content-Length` twice and different, negative, no number, or beyond 20 digits": [
         request(PUBLISH, JSON, b"Content-Length: 5", b"Content-Length: 6") + b"xxxxxx",
@@ -217,6 +224,10 @@ HANDSHAKES = {
         changed(b"Upgrade: websocket\r\n", b""),
         changed(b"Upgrade: websocket", b"Upgrade: h2c"),
         changed(b"Upgrade: websocket", b"Upgrade: websocket2"),
+    ],
+    "an upgrade to several protocols, with `websocket` among them": [
+        changed(b"Upgrade: websocket", b"Upgrade: " + value)
+        for value in (b"websocket, h2c", b"h2c,WebSocket", b"h2c , websocket , x/1", b"WEBSOCKET", b", websocket")
     ],
     "an upgrade by `POST`": [changed(b"GET ", method) for method in (b"POST ", b"PUT ", b"get ")],
     "an upgrade over HTTP/1.0": [changed(b"HTTP/1.1", b"HTTP/1.0")],

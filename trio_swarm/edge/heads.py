@@ -19,6 +19,7 @@ MOST_WORDS: Final = 200  # characters of h11's that are passed on: some of its s
 MOST_EMPTY_BYTES: Final = 16  # of empty lines before a request: old clients write one behind a body
 
 _ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+_HOST = re.compile(rb"(\[[\w:.%~!$&'()*+,;=-]+\]|([\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]*)?")  # RFC 3986, 3.2.2
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
 _ONCE = (b"upgrade", b"sec-websocket-key", b"sec-websocket-version")
 _KEY_BYTES = 16
@@ -45,6 +46,7 @@ NO_VERSION = Refusal(505, "http_version", "this service speaks HTTP/1.1")
 EARLY_BYTES = Refusal(400, "bad_request", "bytes came behind an upgrade request before it was answered")
 _TWO_LENGTHS = Refusal(400, "bad_request", "a request has Content-Length or Transfer-Encoding, not both")
 _EXPECTATION = Refusal(417, "expectation_failed", "the only expectation that is met is 100-continue")
+_HOST_IS_NONE = Refusal(400, "bad_request", "Host names no host")
 _OLD_HANDSHAKE = Refusal(505, "http_version", "a WebSocket needs HTTP/1.1")
 _BODY = Refusal(400, "bad_request", "an upgrade request has no body")
 _KEY = Refusal(400, "bad_request", "Sec-WebSocket-Key is not the base64 of 16 bytes")
@@ -79,6 +81,8 @@ def judge(request: h11.Request) -> Refusal | None:
     names = {name for name, _ in request.headers}
     if b"content-length" in names and b"transfer-encoding" in names:
         return _TWO_LENGTHS
+    if any(name == b"host" and _HOST.fullmatch(value) is None for name, value in request.headers):
+        return _HOST_IS_NONE
     if b"expect" in names:
         values = [value.strip().lower() for name, value in request.headers if name == b"expect"]
         if values != [b"100-continue"]:
@@ -94,7 +98,7 @@ def asks_for_websocket(request: h11.Request) -> bool:
         if name == b"connection":
             tokens += [token.strip() for token in value.lower().split(b",")]
         elif name == b"upgrade":
-            upgrades.append(value.strip().lower())
+            upgrades += [token.strip() for token in value.lower().split(b",")]
     return request.method == b"GET" and b"websocket" in upgrades and b"upgrade" in tokens
 
 

@@ -323,7 +323,8 @@ class HostProtocol(host_h11.H11Protocol):
             self.connection = host_h11.H11WSConnection(cast("h11.Connection", self.connection))
             self._owner.request_is_whole()
             # Without this header nothing is negotiated: compression costs 200 KB a client and inflates unbounded.
-            headers = [item for item in headers if item[0].lower() != b"sec-websocket-extensions"]
+            headers = [item for item in headers if item[0].lower() not in {b"sec-websocket-extensions", b"upgrade"}]
+            headers.append((b"upgrade", b"websocket"))  # of a list Hypercorn finds nothing
             kind = _WebSocket
         self.method, self.endless = request.method, False
         self.stream = stream = kind(
