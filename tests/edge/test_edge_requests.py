@@ -10,6 +10,7 @@ from edge_service import PATIENCE_S, open_service, quick, until
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from worker_rig import read_until
 
 from trio_swarm.objects.durable import DurableObject, exposed
 from trio_swarm.settings import LivenessSettings, Settings
@@ -314,3 +315,42 @@ async def test_a_connection_serves_many_requests():
             http.h11.start_next_cycle()
         await http.request("GET", "/v1/room/a/events")
         assert (await http.response()).status_code == 200
+
+
+EXPECTING = (
+    b"POST /v1/%b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["direct", "asgi"])
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [
+        (b"room/a/publish", 9_999_999, b"413"),
+        (b"room/a/call/double", 9_999_999, b"413"),
+        (b"nothing/a/publish", 10, b"404"),
+        (b"room/a/history", 10, b"405"),
+    ],
+)
+async def test_a_body_that_nobody_will_read_is_not_asked_for(path, size, status, foreign):
+    """A client that waits for 100 is told at once what is wrong."""
+    async with open_service(foreign=foreign) as service, await service.connect() as stream:
+        await stream.send_all(EXPECTING % (path, size))
+        with trio.fail_after(PATIENCE_S):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["direct", "asgi"])
+async def test_a_body_that_is_wanted_is_asked_for(foreign):
+    """Once; and not where it has come already."""
+    asked, wanted = EXPECTING % (b"room/a/publish", 10), b'{"data":1}'
+    async with open_service(foreign=foreign) as service, await service.connect() as stream:
+        with trio.fail_after(PATIENCE_S):
+            for _ in range(2):
+                await stream.send_all(asked)
+                assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+                await stream.send_all(wanted)
+                assert (await read_until(stream, b"}")).startswith(b"HTTP/1.1 200")
+            await stream.send_all(asked + wanted)
+            assert (await read_until(stream, b"}")).startswith(b"HTTP/1.1 200")

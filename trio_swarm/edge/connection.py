@@ -27,13 +27,14 @@ from hypercorn.utils import parse_socket_addr
 
 from trio_swarm.bounded.allowance import Share
 from trio_swarm.edge import reasons
+from trio_swarm.edge.apps import Apps
 from trio_swarm.edge.clock import Clock
 from trio_swarm.edge.direct import DirectTransport
 from trio_swarm.edge.headway import LOOKS, Patience, Writes, why_lost
 from trio_swarm.edge.last_answer import LastAnswer
 from trio_swarm.edge.listeners import tune, tuned
 from trio_swarm.edge.outlet import drop_unsent, find_send, say_closed, shake_hands, with_outlet
-from trio_swarm.edge.protocol import Apps, HostProtocol
+from trio_swarm.edge.protocol import HostProtocol
 from trio_swarm.edge.readability import Readability
 from trio_swarm.edge.serving import Ending, Host, WorkerStatistics
 from trio_swarm.edge.write_gate import WriteGate

@@ -11,13 +11,13 @@ What differs from the stock protocol:
   (2.2), which are no part of it; to h11 both are faults.
 - Bytes behind an upgrade request are refused; stock Hypercorn answers them in the wrong state, and that exception
   ends the worker.
+- A body is asked for (`100 Continue`) when the application reads it, and not where its head is answered with a no.
 - What is no HTTP, and what heads.py refuses, is told why, in JSON as every error.
 - A WebSocket that breaks the rules is closed with its code, and the application is told. A flood of pings is answered
   once for each read; a message of fragments without end has a limit in number as well as in size.
 - Telling the application that its client is gone never waits for an application that does not read.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, cast
 
 import h11
@@ -27,7 +27,6 @@ from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import h11 as host_h11
 from hypercorn.protocol import http_stream, ws_stream
 from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
-from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from wsproto.connection import ConnectionState as WebSocketState
@@ -35,6 +34,7 @@ from wsproto.events import CloseConnection, Message, Ping
 
 from trio_swarm.bounded.allowance import Share
 from trio_swarm.edge import heads
+from trio_swarm.edge.apps import Apps, asking
 from trio_swarm.edge.transport import KEY
 from trio_swarm.wire.frames import text_frame
 
@@ -82,35 +82,6 @@ class Owner(Protocol):
 
     def abort(self, reason: str) -> None:
         """End at once and by force."""
-
-
-class Apps(TaskGroup):
-    """Hypercorn's task group over the connection's own nursery; news of the end goes through `Owner.tell`."""
-
-    def __init__(self, connection: Owner, nursery: trio.Nursery) -> None:
-        self._connection = connection
-        self._nursery = nursery
-        self._nursery_manager = None
-
-    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Callable[[Any], Awaitable[None]]:
-        """Start the application; what comes back puts messages into its inbox."""
-        put = await super().spawn_app(_ungrouped(app), config, scope, send)
-        self._connection.inbox = put.__self__  # type: ignore[attr-defined]  # the channel that `put` is the `send` of
-        return self._connection.tell
-
-
-def _ungrouped(app: Any) -> Any:
-    """Let out one cancellation, not a group: Hypercorn would keep that in a cycle, and the connection in it."""
-
-    async def run(*args: Any) -> None:
-        try:
-            await app(*args)
-        except BaseExceptionGroup as group:
-            if group.split(trio.Cancelled)[1] is not None:
-                raise
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    return run
 
 
 class _WebSocket(ws_stream.WSStream):
@@ -229,9 +200,6 @@ class HostProtocol(host_h11.H11Protocol):
         while True:
             if self.final or (self.connection.their_state is h11.IDLE and not self._find_head()):
                 return
-            if self.connection.they_are_waiting_for_100_continue:
-                headers = self.config.response_headers("h11")
-                await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -327,8 +295,11 @@ class HostProtocol(host_h11.H11Protocol):
             headers.append((b"upgrade", b"websocket"))  # of a list Hypercorn finds nothing
             kind = _WebSocket
         self.method, self.endless = request.method, False
+        app = self.app
+        if self.connection.they_are_waiting_for_100_continue:
+            app = asking(app, self._ask_for_body)
         self.stream = stream = kind(
-            self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send,
+            app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send,
             host_h11.STREAM_ID,
         )  # fmt: skip
         if isinstance(stream, _WebSocket):
@@ -348,6 +319,12 @@ class HostProtocol(host_h11.H11Protocol):
         await self.context.mark_request()
         if stream.closed and self.stream is stream:
             await self.send(Closed())  # refused by Hypercorn itself, which would leave the connection open
+
+    async def _ask_for_body(self) -> None:
+        # It may have come unasked meanwhile, or been refused, or its client have left.
+        if self.connection.they_are_waiting_for_100_continue and self.stream is not None:
+            headers = self.config.response_headers("h11")
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
 
     async def _refuse(self, refusal: heads.Refusal, method: bytes = b"") -> None:
         if self.stream is not None:
