@@ -12,6 +12,7 @@ import trio
 from trio_swarm.cli.input_lines import InputFailed, Lines
 from trio_swarm.cli.interruptible import until_signal
 from trio_swarm.cli.lines import again_in, printable, say
+from trio_swarm.cli.numbers import Finite
 from trio_swarm.cli.reaching import make_access, reaching
 from trio_swarm.cli.sending import Outgoing, Sending
 from trio_swarm.client.address import find_publish
@@ -35,7 +36,7 @@ from trio_swarm.wire.names import MAX_MESSAGE_ID, check_key, check_topic, check_
 @click.option("--skip", type=click.IntRange(0), metavar="N", default=0, help="Leave out the first N lines.")
 @click.option(
     "--retry-for",
-    type=click.FloatRange(0),
+    type=Finite(0),
     metavar="S",
     default=30.0,
     show_default=True,

@@ -8,6 +8,7 @@ import trio
 
 from trio_swarm.cli import Mistake
 from trio_swarm.cli.interruptible import until_signal
+from trio_swarm.cli.numbers import Finite
 from trio_swarm.errors import FeedUnavailable, InvalidCapture, SettingsError
 from trio_swarm.upstream.record import Recorder
 from trio_swarm.upstream.websocket import parse_url
@@ -17,9 +18,7 @@ from trio_swarm.upstream.websocket import parse_url
 @click.argument("url")
 @click.argument("file", type=click.Path())
 @click.option("--send", multiple=True, metavar="JSON", help="Text to send when connected; may be given more than once.")
-@click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds; else with Ctrl-C."
-)
+@click.option("--seconds", type=Finite(0, min_open=True), metavar="S", help="Stop after S seconds; else with Ctrl-C.")
 def record(url: str, file: str, send: tuple[str, ...], seconds: float | None) -> None:
     """Record the WebSocket feed at URL into the new capture FILE, for `trio-swarm replay`."""
     recorder = Recorder(url, file, name=Path(file).stem, send=send)

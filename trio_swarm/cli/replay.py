@@ -9,13 +9,14 @@ from trio_swarm.cli import Mistake
 from trio_swarm.cli.interruptible import until_signal
 from trio_swarm.cli.listening import ANOTHER_BIND, check_bind
 from trio_swarm.cli.log import command_log
+from trio_swarm.cli.numbers import Finite
 from trio_swarm.cli.standard_output import announce
 from trio_swarm.edge.listeners import parse_bind
 from trio_swarm.errors import InvalidCapture, SettingsError
 from trio_swarm.upstream.capture import Capture
 from trio_swarm.upstream.replay import Replay
 
-_SPEED = click.FloatRange(0, 1e6, min_open=True)  # at the most, a year passes in half a minute
+_SPEED = Finite(0, 1e6, min_open=True)  # at the most, a year passes in half a minute
 
 
 @click.command(short_help="Play a capture as a live WebSocket feed.")

@@ -10,6 +10,7 @@ import trio
 
 from trio_swarm.cli.interruptible import unless, until_signal
 from trio_swarm.cli.lines import Told, again_in, json_line, note, plain_line, printable, say
+from trio_swarm.cli.numbers import Finite
 from trio_swarm.cli.output import NobodyReads, Output
 from trio_swarm.cli.reaching import make_access, reaching
 from trio_swarm.client.access import Access
@@ -26,7 +27,7 @@ from trio_swarm.errors import ServiceRefused, SettingsError
 @click.option("--since", metavar="ID", help="Begin after this event; 0-0 is all that the service keeps.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line: stream, id, topic, event, data.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events (snapshots count).")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
+@click.option("--seconds", type=Finite(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @click.option("--exact", is_flag=True, help="Ask for URL as it is, also where it looks like KIND/ID.")
 @reaching
 def tail(

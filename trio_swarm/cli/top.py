@@ -16,6 +16,7 @@ import click
 
 from trio_swarm.cli.early_interrupt import raise_instead
 from trio_swarm.cli.figures import summary
+from trio_swarm.cli.numbers import Finite
 from trio_swarm.cli.viewing import Viewer, find_socket
 from trio_swarm.errors import ServiceUnavailable
 
@@ -28,9 +29,7 @@ _KEYS_TO_QUIT: Final = b"qQ\x1b"
 @click.argument("service", required=False, metavar="[URL|PORT|PATH]")
 @click.option("--once", is_flag=True, help="Print one table and end; so it is without a terminal too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line a look.")
-@click.option(
-    "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds between two looks."
-)
+@click.option("--interval", type=Finite(0.1, 3600), default=1.0, show_default=True, help="Seconds between two looks.")
 def top(service: str | None, *, once: bool, as_json: bool, interval: float) -> None:
     """Show rates, clients, objects, feeds and memory of a service on this machine; `q` ends it.
 
