@@ -12,11 +12,13 @@ from trio_swarm.cli.figures import Look
 from trio_swarm.edge.listeners import is_loopback
 from trio_swarm.errors import ServiceUnavailable, SettingsError
 from trio_swarm.health.control import SUFFIX, find_folder, find_sockets
+from trio_swarm.settings import MIB
 
 PATIENCE_S: Final = 10.0  # a service that turns its loop answers in milliseconds
 
 _WHERE: Final = "top"
 _LAST_PORT: Final = 65_535
+_LINE_BYTES: Final = 16 * MIB  # a thousand objects take less than one
 
 
 def find_socket(asked: str | None) -> Path:
@@ -65,10 +67,11 @@ class Viewer:
     """Connected; a context manager that leaves.
 
     Raises:
-        SettingsError: nobody answers there.
+        SettingsError: nobody answers there, or somebody else does.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(PATIENCE_S)
         try:
@@ -77,7 +80,11 @@ class Viewer:
             self._socket.close()
             raise SettingsError(_WHERE, f"no service answers on {path}: {error.strerror or error}") from error
         self._lines = self._socket.makefile("rb")
-        self._read()  # the one that comes unasked
+        try:
+            self._read()  # the one that comes unasked
+        except BaseException:
+            self._close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -85,14 +92,14 @@ class Viewer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
-        self._socket.close()
+        self._close()
 
     def look(self) -> Look:
         """Ask for the figures of this moment.
 
         Raises:
             ServiceUnavailable: the service has ended, or does not turn its loop.
+            SettingsError: what answers is no service of ours.
         """
         try:
             self._socket.sendall(b"\n")
@@ -102,14 +109,27 @@ class Viewer:
 
     def _read(self) -> Look:
         try:
-            line = self._lines.readline()
+            line = self._lines.readline(_LINE_BYTES)
         except TimeoutError as error:
             raise ServiceUnavailable(f"the service has not answered for {PATIENCE_S:g} s") from error
         except OSError as error:
             raise ServiceUnavailable("the service has ended") from error
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n") and len(line) < _LINE_BYTES:
             raise ServiceUnavailable("the service has ended")
-        told = json.loads(line)
-        if "error" in told:
-            raise ServiceUnavailable(told["error"])
-        return Look(told)
+        try:
+            told = json.loads(line)
+        except (ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
+            raise self._stranger() from error
+        match told:
+            case {"error": str(reason)}:
+                raise ServiceUnavailable(reason)
+            case {"version": str(), "bind": str(), "budget": {"bytes": int()}, "statistics": {}}:
+                return Look(told)
+        raise self._stranger()
+
+    def _stranger(self) -> SettingsError:
+        return SettingsError(_WHERE, f"{self._path} is no service of ours")
+
+    def _close(self) -> None:
+        self._lines.close()
+        self._socket.close()
