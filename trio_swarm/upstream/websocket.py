@@ -1,11 +1,12 @@
 """One WebSocket connection to an upstream: up within a deadline, alive or found dead, and gone without a trace.
 
-It stands on trio-websocket, around four of its ways:
+It stands on trio-websocket, around five of its ways:
 
 - its handshake waits for ever on a peer that says nothing, or that hangs up half-way: ours runs under a deadline, in
   a nursery of ours, and ends as soon as the byte stream does;
 - its reader task raises what the peer provokes (a refusal, a bad accept key) into the nursery: a guard keeps that as
   the reason;
+- it keeps the body of a refusal, however long: `handshake.py` cuts it;
 - after a close by the peer it leaves the socket open: the byte stream is ours, and we close it, whatever happened;
 - it has no heartbeat. Liveness is judged where the bytes are, in `_Watched`: silence counts only while somebody is
   reading, so that a connection that we hold back ourselves (backpressure) is never taken for a dead one. The pings
@@ -28,6 +29,7 @@ import wsproto.utilities
 
 from trio_swarm.errors import FeedUnavailable, SettingsError
 from trio_swarm.settings import KIB, QUEUE_FRAMES, Limits, UpstreamSettings
+from trio_swarm.upstream.handshake import Answer, why_broken
 from trio_swarm.upstream.unreachable import why_unreachable
 
 RECEIVE_BYTES = 256 * KIB  # the largest frame there was, 709 KB, comes in three reads and not in 170
@@ -213,7 +215,7 @@ async def connect(
             if stream is None or websocket is None:
                 why = _why_not(stream, guard, settings.connect_s)
                 raise FeedUnavailable(name, why) from guard.error  # noqa: TRY301 - see `failure`
-            stream.on_end = guard.on_fault = None
+            stream.on_end = guard.on_fault = stream.answer = None
             connection = Connection(name, nursery, stream, guard, websocket)
             nursery.start_soon(connection._ping, settings.ping_s)  # noqa: SLF001 - its maker
             try:
@@ -273,7 +275,7 @@ class _Guard:
         except trio_websocket.ConnectionRejected as error:
             self._note(f"{self.peer} refused with HTTP {error.status_code}", error)
         except Exception as error:  # noqa: BLE001 - whatever a peer can make the library raise
-            self._note(f"{self.peer} broke the WebSocket protocol: {str(error) or type(error).__name__}", error)
+            self._note(f"{self.peer} broke the WebSocket protocol: {why_broken(error)}", error)
 
     def _note(self, fault: str, error: Exception) -> None:
         self.fault = fault
@@ -296,6 +298,7 @@ class _Watched(trio.abc.Stream):
         self.ended = False
         self.last_byte_at: float | None = None
         self.received_bytes = 0
+        self.answer: Answer | None = Answer()  # to the handshake, until the connection is up
         self.on_end: Callable[[], None] | None = None
         self.on_sent: Callable[[], None] | None = None
 
@@ -330,6 +333,8 @@ class _Watched(trio.abc.Stream):
             self._end()
         self.last_byte_at = trio.current_time()
         self.received_bytes += len(data)
+        if self.answer is not None and (refusal := self.answer.take(data)) is not None:
+            raise refusal
         return data
 
     async def aclose(self) -> None:
