@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trio_swarm import errors
-from trio_swarm.client.coming_back import after_error, after_status
+from trio_swarm.client.coming_back import AT_MOST_S, after_error, after_status, retry_after_s
 from trio_swarm.edge.answers import trouble
 from trio_swarm.errors import LimitError, ServiceRefused, ServiceUnavailable, SwarmError
 
@@ -17,6 +19,7 @@ SENT = {  # `vars`, because attrs leaves a second class of each name behind
     if isinstance(cls, type) and issubclass(cls, SwarmError) and name not in BASES | NOT_SENT
     if cls not in {ServiceRefused, ServiceUnavailable}
 }
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 FINAL = {"TooManyStreams", "TooManyTopics"}  # limits that waiting does not lift
 
 
@@ -49,3 +52,11 @@ def test_what_a_limit_refused_was_not_done(name):
     else:
         assert isinstance(found, ServiceUnavailable)
         assert not found.uncertain
+
+
+@given(st.from_regex(r"\w{3}, [0-9]{1,2} Oct [0-9]{1,6} [0-9]{1,3}:[0-9]{2}:[0-9]{2} [+-][0-9]{1,30}", fullmatch=True))
+def test_whatever_date_is_said_is_seconds_or_none(date):
+    """Within reason, and never an error: a proxy may say anything."""
+    for headers in ({"retry-after": date, "date": DATE}, {"retry-after": DATE, "date": date}):
+        seconds = retry_after_s(headers)
+        assert seconds is None or 0 <= seconds <= AT_MOST_S

@@ -251,6 +251,8 @@ def _foreign(url: _Url, streams: Sequence[str], topics: Sequence[str] | None, si
         raise SettingsError(
             url.text, "is asked for as it is; --stream and --topics need a service of ours, http://host/kind/id"
         )
-    if since is not None and not (since.isprintable() and since.isascii()):
+    if since is not None and not since.isprintable():
         raise SettingsError("--since", f"{since!r} is not an id that can be sent")
+    if since is not None and since != since.strip():  # which a header's value has not, so it would be another id
+        raise SettingsError("--since", f"{since!r} has white space at an edge, which cannot be sent")
     return EventsAddress(url.http(url.path or "/", url.query), None, since, envelope=False, headers=url.headers)

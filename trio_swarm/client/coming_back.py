@@ -103,7 +103,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return bounded(float(value[:9]))
     try:
         seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
-    except (KeyError, ValueError, TypeError):  # there is none, or one of them is no date
+    except (KeyError, ValueError, TypeError, OverflowError):  # there is none, or one of them is no date
         return None
     return bounded(seconds)
 

@@ -37,6 +37,7 @@ class EventSource:
 
     Raises:
         ServiceRefused: the service said no; from `__anext__`, after what came before it.
+        trio.ClosedResourceError: the block of the `async with` ends, by a defect of ours or otherwise.
     """
 
     def __init__(self, received: trio.MemoryReceiveChannel[Happening], reader: "_Reader") -> None:
@@ -52,6 +53,8 @@ class EventSource:
         except trio.EndOfChannel:
             if self._reader.refused is not None:
                 raise self._reader.refused from None
+            if not self._reader.done:  # whoever reads is about to be cancelled, and must not take it for the end
+                raise trio.ClosedResourceError from None
             raise StopAsyncIteration from None
 
 
@@ -133,6 +136,7 @@ class _Reader:
         self._to_source = to_source
         self._connected_at: float | None = None
         self.refused: ServiceRefused | None = None
+        self.done = False  # the service said that there is no more
 
     async def run(self) -> None:
         """Read connection after connection, until the service says that it is enough."""
@@ -146,6 +150,7 @@ class _Reader:
                 except ServiceUnavailable as error:
                     await self._wait_after(error)
                 else:
+                    self.done = True
                     return
 
     async def _tell(self, happening: Happening) -> None:

@@ -24,6 +24,7 @@ _HEAD_BYTES = 64 * KIB  # as much as servers and proxies let through
 _ERROR_BYTES = 64 * KIB  # of an answer that is read for its sentence only
 _ERROR_S = 5.0
 _NO_ANSWER = "the service hung up before it answered"
+_MAYBE_TLS = "; if it speaks TLS, the URL begins with https:"  # a TLS server hangs up so
 
 
 @attrs.frozen
@@ -47,6 +48,7 @@ class HttpConnection:
         self._host = parse_url("ws" + url.removeprefix("http")).header
         self._headers = headers
         self._begun = False  # a response has
+        self._mute = url.startswith("http:")  # not a byte came, and it is not TLS that was spoken
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
 
     @classmethod
@@ -58,7 +60,9 @@ class HttpConnection:
         """
         return cls(url, await access.open(url), access.headers)
 
-    async def ask(self, method: str, url: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> Head:
+    async def ask(
+        self, method: str, url: str, headers: Sequence[tuple[str, str | bytes]] = (), body: bytes = b""
+    ) -> Head:
         """Send a request, and wait until its response begins. Cancelled, the connection is of no further use.
 
         Raises:
@@ -66,10 +70,10 @@ class HttpConnection:
         """
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        fields = [("host", self._host), *self._headers, *headers]
+        fields: list[tuple[str, str | bytes]] = [("host", self._host), *self._headers, *headers]
         if body:
             fields.append(("content-length", str(len(body))))
-        data = self._h11.send(h11.Request(method=method, target=target, headers=fields)) or b""
+        data = self._h11.send(h11.Request(method=method, target=target, headers=_encoded(fields))) or b""
         if body:
             data += self._h11.send(h11.Data(data=body)) or b""
         data += self._h11.send(h11.EndOfMessage()) or b""
@@ -80,7 +84,7 @@ class HttpConnection:
         while isinstance(event := await self._next(), h11.InformationalResponse):
             pass
         if not isinstance(event, h11.Response):
-            raise ServiceUnavailable(_NO_ANSWER)
+            raise ServiceUnavailable(self._no_answer())
         return Head(event.status_code, read_headers(event.headers))
 
     async def next_piece(self) -> bytes:
@@ -128,12 +132,20 @@ class HttpConnection:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 data = await self._stream.receive_some(_READ_BYTES)
                 ended = not data
+                self._mute = self._mute and ended
                 self._h11.receive_data(bytes(data))
         except trio.BrokenResourceError:
-            raise ServiceUnavailable("the connection broke off") from None
+            raise ServiceUnavailable(self._no_answer() if self._mute else "the connection broke off") from None
         except h11.RemoteProtocolError as error:
             if not ended:
                 raise ServiceUnavailable(f"the service does not speak HTTP as it should: {error}") from error
-            raise ServiceUnavailable("the connection broke off" if self._begun else _NO_ANSWER) from None
+            raise ServiceUnavailable("the connection broke off" if self._begun else self._no_answer()) from None
         self._begun = True
         return event
+
+    def _no_answer(self) -> str:
+        return _NO_ANSWER + (_MAYBE_TLS if self._mute else "")
+
+
+def _encoded(fields: Sequence[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode() if isinstance(value, str) else value) for name, value in fields]

@@ -17,7 +17,8 @@ import trio
 
 from trio_swarm.client.access import Access
 from trio_swarm.client.http import HttpConnection
-from trio_swarm.errors import ServiceRefused, ServiceUnavailable
+from trio_swarm.errors import InvalidPosition, ServiceRefused, ServiceUnavailable
+from trio_swarm.journal.event import EventId
 from trio_swarm.settings import KIB, REPEAT_S
 from trio_swarm.supervise.backoff import Backoff
 
@@ -152,6 +153,10 @@ class Publisher:
         if head.status != 200:
             raise await http.refusal(head)
         try:
-            return msgspec.json.decode(await http.read_body(_ANSWER_BYTES), type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            answer = msgspec.json.decode(await http.read_body(_ANSWER_BYTES), type=_Answer)
+            EventId.parse(answer.id)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidPosition) as error:
             raise ServiceRefused(f"this is no service of ours: {error}") from error
+        if not 1 <= answer.count <= lines.count(b"\n") + 1:
+            raise ServiceRefused(f"this is no service of ours: it says that it published {answer.count} events")
+        return answer

@@ -6,6 +6,7 @@ is the end. With others an event is an event, whatever its type, and silence mea
 the other end is there).
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from trio_swarm.wire.names import CONTROL_TYPES
 from trio_swarm.wire.sse import SseEvent, SseParser
 
 _MEDIA = "text/event-stream"
+_NO_VALUE = re.compile(rb"[\x00\n\x0b\f\r]")  # h11 sends none of them
 _NO_MORE = 204  # by the standard: do not come back
 
 
@@ -91,10 +93,14 @@ class SseWay:
             if http is not None:
                 await http.aclose()
 
-    def _headers(self) -> list[tuple[str, str]]:
-        fields = [("accept", _MEDIA), ("accept-encoding", "identity"), ("cache-control", "no-cache")]
-        if self._last_id:
-            fields.append(("last-event-id", self._last_id))
+    def _headers(self) -> list[tuple[str, str | bytes]]:
+        fields: list[tuple[str, str | bytes]] = [
+            ("accept", _MEDIA),
+            ("accept-encoding", "identity"),
+            ("cache-control", "no-cache"),
+        ]
+        if last_id := _sendable(self._last_id):
+            fields.append(("last-event-id", last_id))
         return fields
 
     async def _follow(self, http: HttpConnection, tell: Tell) -> None:
@@ -153,6 +159,15 @@ class SseWay:
         if event.type == "gap" and (missing := _decoded(event.data, _Range)) is not None:
             return Gap(self._stream, missing.after, missing.before)
         return None
+
+
+def _sendable(id: str) -> bytes:
+    """An id as it stands in a header; empty where none can hold it: better none than a connection that never comes up.
+
+    It is UTF-8 by the standard, and HTTP takes white space at its edges for its own.
+    """
+    value = id.strip(" \t").encode(errors="replace")
+    return b"" if _NO_VALUE.search(value) else value
 
 
 def _check(head: Head) -> None:

@@ -106,6 +106,8 @@ class WebSocketWay:
         if answer is None:
             raise ServiceUnavailable(f"no answer within {self._access.settings.connect_s:g} s")
         openings = [_opened(each) for each in _parsed(answer.data, _Results).results]
+        if sorted(opening.stream for opening in openings) != sorted(self._wanted):
+            raise ServiceRefused("this is no service of ours: it answers for other streams than were asked for")
         await tell(Connected())
         for opening in openings:
             if opening.gap is not None:
