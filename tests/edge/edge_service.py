@@ -134,6 +134,10 @@ class Service:
     tls: bool = False
     connection_class: type[Connection] | None = None
 
+    @property
+    def host_field(self):
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     async def connect(self):
         stream = await trio.open_tcp_stream(self.host, self.port)
         if not self.tls:
@@ -163,7 +167,7 @@ class Service:
     @asynccontextmanager
     async def http(self):
         async with await self.connect() as stream:
-            yield Http(stream, self.host)
+            yield Http(stream, self.host_field)
 
     @asynccontextmanager
     async def ws(self, path="/v1/ws"):
@@ -172,7 +176,7 @@ class Service:
         try:
             async with await self.connect() as stream, trio.open_nursery() as nursery:
                 try:
-                    ws = await trio_websocket.wrap_client_stream(nursery, stream, self.host, path)
+                    ws = await trio_websocket.wrap_client_stream(nursery, stream, self.host_field, path)
                     yield Ws(ws)
                     closing = True
                     with trio.move_on_after(1):
