@@ -36,7 +36,8 @@ def test_the_defaults_are_fine(invoke):
     assert {"ok"} == {line.split()[0] for line in lines}
     whats = [line.split(maxsplit=1)[1].partition(":")[0] for line in lines]
     assert whats == [
-        "settings", "bind", "certificate", "descriptors", "memory", "times", "port", "store", "control", "classes",
+        "settings", "host", "bind", "certificate", "descriptors", "memory", "times", "port", "store", "control",
+        "classes",
     ]  # fmt: skip
 
 

@@ -58,6 +58,7 @@ async def test_where_the_inside_is_not_known_the_hosts_own_connections_serve(tmp
         await use(host.service("https"), direct=False)
         [said] = [line for line in host.log.splitlines() if "host_connections_kept" in line]
         assert ("0.19.1" if lack == "other_release" else "no module named hypercorn.protocol") in said
+        assert "any client can end the service" in said
         if lack == "other_release":
             await over_http2(host.service("https"))
         async with host.service().sse("/v1/room/a/events") as sse, host.service().ws():
@@ -66,14 +67,23 @@ async def test_where_the_inside_is_not_known_the_hosts_own_connections_serve(tmp
             assert 0 == await host.wait()
 
 
-async def test_the_service_itself_falls_back_too(tmp_path):
-    """`trio-swarm serve` says so in one line, and serves."""
-    path = [HERE / "other_release"]
-    arguments = ("serve", "--objects", "hosted", "--bind", "127.0.0.1:0")
-    async with running(tmp_path / "log", "trio-swarm", *arguments, path=path) as host:
-        await use(host.service())
-        assert 0 == await host.end()
-        assert 1 == host.log.count("host_connections_kept")
+@pytest.mark.parametrize("lack", ["other_release", "moved_module"])
+async def test_our_own_commands_refuse_what_any_client_could_end(tmp_path, lack):
+    """`serve` and `demo` end with 2 and one sentence before they listen; `check` says the same, with all else."""
+    said = {}
+    for command in ("serve", "demo", "check"):
+        log = tmp_path / command
+        async with running(log, "trio-swarm", command, "--bind", "127.0.0.1:0", binds=0, path=[HERE / lack]) as host:
+            assert 2 == await host.wait()
+            said[command] = host.log
+    known = "0.19.1" if lack == "other_release" else "no module named hypercorn.protocol"
+    assert 1 == said["serve"].count("\n")
+    for word in (known, "any client can end the service", "pip install 'hypercorn>=0.18,<0.19'"):
+        assert word in said["serve"]
+    assert said["serve"] == said["demo"]
+    [line] = [line for line in said["check"].splitlines() if line.startswith("fails")]
+    assert said["serve"].strip().removeprefix("Error: ") == line.partition(": ")[2]
+    assert "ok      classes: " in said["check"]
 
 
 async def over_http2(service):

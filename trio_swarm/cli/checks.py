@@ -21,6 +21,7 @@ from trio_swarm.cli.objects_module import load_objects
 from trio_swarm.cli.options import Asked
 from trio_swarm.cli.store_checks import attempt_store
 from trio_swarm.edge.certificates import check_certificate
+from trio_swarm.edge.hosting import require_known_host
 from trio_swarm.edge.listeners import is_loopback, open_listeners, parse_bind
 from trio_swarm.errors import FeedUnavailable, SettingsError
 from trio_swarm.health.budget import make_budget, most_connections
@@ -47,6 +48,8 @@ def examine(asked: Asked) -> Examined:
     with examined.looking_at("settings") as says:
         examined.settings = asked.settings()
         says(asked.config or "the defaults, the environment and the options")
+    with examined.looking_at("host") as says:
+        says(require_known_host())
     settings = examined.settings
     if settings is not None:
         with examined.looking_at("bind") as says:
@@ -117,11 +120,13 @@ async def attempt(examined: Examined, *, held: Iterable[str] = (), online: bool 
 
 
 def check_service(settings: Settings) -> None:
-    """What `demo` has of this: an address that may be listened on, a certificate, and feeds that can be read.
+    """What `demo` has of this: the host, an address that may be listened on, a certificate, feeds that can be read.
 
     Raises:
+        HostError: our connections would not serve.
         SettingsError: it names the place.
     """
+    require_known_host()
     _look_at_bind(settings)
     _look_at_certificate(settings)
     for feed in settings.feed:

@@ -28,13 +28,14 @@ def serve(asked: Asked) -> None:
 
     from trio_swarm.cli.checks import examine, log_doubts, require
     from trio_swarm.cli.reloading import Reloading
-    from trio_swarm.cli.running import run_service
 
     reloading = Reloading.begin()
     if reloading.given_bind is not None:
         asked = attrs.evolve(asked, bind=reloading.given_bind)
     examined = examine(asked)
     settings = require(examined)
+    from trio_swarm.cli.running import run_service  # knows Hypercorn's inside, so not before that has been looked at
+
     kinds = [cls.kind for cls in examined.objects]
 
     def tell(urls: list[str]) -> None:

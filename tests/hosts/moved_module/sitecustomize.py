@@ -5,10 +5,10 @@ import builtins
 find = builtins.__import__
 
 
-def import_without(name, names=None, *rest):
+def import_without(name, names=None, *rest, **named):
     if name.startswith("hypercorn.protocol") and (names or {}).get("__name__", "").startswith("trio_swarm."):
         raise ImportError(f"no module named {name}")
-    return find(name, names, *rest)
+    return find(name, names, *rest, **named)
 
 
 builtins.__import__ = import_without
