@@ -6,6 +6,8 @@ The fuzzers are Hypothesis tests with blocking sockets, in a thread beside the w
 
 import itertools
 import socket
+import struct
+import threading
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
@@ -27,6 +29,28 @@ async def fuzzed_service(*, foreign):
         assert "" == difference(base, end)
         witnesses.finish()
     assert [] == witnesses.faults
+
+
+@contextmanager
+def rude_service(greeting=b""):
+    """Something to find out: a server that reads what one client sends, says this and no more, reads on, and resets."""
+
+    def serve():
+        with listener, listener.accept()[0] as sock:
+            if greeting:
+                sock.recv(1 << 16)
+                sock.sendall(greeting)
+            sock.recv(1 << 16)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(PATIENCE_S)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        thread.join()
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """HTTP requests of every kind, right and wrong, with h11's sans-I/O side as the oracle.
 
 It is given the same bytes as the service and says whether a request is in them, whole, or where the rules are broken.
-A whole one must be answered by a response that a client can read, a broken one by a refusal or the end; never by a
-500. The service may be stricter than the oracle: a refusal is an answer.
+A whole one must be answered by a response that a client can read, a broken one by a refusal; never by a 500. The
+service may be stricter than the oracle: a refusal is an answer.
+
+An answer may be lost in one case alone: the request begins a stream or a WebSocket, and bytes came behind its head.
+There is no place for such bytes, so the connection is reset at their sight, whatever of the answer is on its way.
 """
 
 import json
 import re
+from contextlib import nullcontext
 
 import h11
 import pytest
 import trio
-from fuzzed_service import connected, fuzzed_service, many, receive, send
+from fuzzed_service import connected, fuzzed_service, many, receive, rude_service, send
 from hypothesis import event, given
 from hypothesis import strategies as st
 
@@ -91,26 +95,35 @@ def floods(draw):
 
 
 def judge(data):
-    """What the oracle finds in the bytes: a whole request, a broken head or body, or a part; and its method."""
+    """What the oracle finds in the bytes: a whole request, a broken head or body, or a part; its method; and whether
+    the answer may be lost.
+    """
     oracle = h11.Connection(h11.SERVER)
-    method, broken = b"GET", "broken head"
+    method, broken, may_be_lost = b"GET", "broken head", False
     empty = re.match(rb"(\r?\n)*", data).group()
     if len(empty) <= 16:  # the service ignores them, and the oracle does not
         data = data[len(empty) :]
     if data in {b"", b"\r"}:
-        return "part", method
+        return "part", method, may_be_lost
     try:
         oracle.receive_data(data)
         while True:
             found = oracle.next_event()
             if isinstance(found, h11.Request):
                 method, broken = found.method, "broken body"
+                may_be_lost = begins_stream(found) and bool(oracle.trailing_data[0])
             elif isinstance(found, h11.EndOfMessage):
-                return "whole", method
+                return "whole", method, may_be_lost
             elif not isinstance(found, h11.Data):
-                return "part", method
+                return "part", method, may_be_lost
     except h11.RemoteProtocolError:
-        return broken, method
+        return broken, method, may_be_lost
+
+
+def begins_stream(request):
+    """Whether the answer may be a stream of events, or a WebSocket."""
+    upgrades = any(name == b"upgrade" and b"websocket" in value.lower() for name, value in request.headers)
+    return request.method == b"GET" and (upgrades or request.target.partition(b"?")[0].endswith(b"/events"))
 
 
 class Answer:
@@ -123,7 +136,6 @@ class Answer:
         self._client.send(h11.EndOfMessage())
         self.response = None
         self.body = b""
-        self.lost = False  # the end came before the response did
 
     def listen(self):
         """Read the response, to its end if it has one."""
@@ -132,8 +144,7 @@ class Answer:
             if found is h11.NEED_DATA:
                 data = receive(self._sock)
                 if not data and (self.response is None or self._client.their_state is not h11.SEND_BODY):
-                    self.lost = True
-                    return
+                    return  # the end came before the response did
                 self._client.receive_data(data)
             elif isinstance(found, h11.InformationalResponse) and found.status_code == 101:
                 self.response = found
@@ -158,28 +169,27 @@ class Answer:
 
 
 def ask(address, data, cuts):
-    """Send all that, and look at what comes back."""
-    verdict, method = judge(data)
+    """Send all that, and look at what comes back; gives in a word what it was."""
+    verdict, method, may_be_lost = judge(data)
     with connected(address) as sock:
-        took = send(sock, data, cuts)
+        send(sock, data, cuts)
         if verdict == "part":
-            event("part")
-            return  # whoever waits for the rest sees the end
+            return "part"  # whoever waits for the rest sees the end
         answer = Answer(sock, method)
         answer.listen()
-        event(f"{verdict} {'lost' if answer.response is None else answer.response.status_code}")
-        if answer.response is not None:
-            answer.check(method)
-            # What needs no body may be answered before the body breaks.
-            assert verdict != "broken head" or answer.response.status_code >= 400
-        elif verdict == "whole":
-            assert not took or answer.lost
+        if answer.response is None:
+            assert may_be_lost, (verdict, data[:300])
+            return f"{verdict} lost"
+        answer.check(method)
+        # What needs no body may be answered before the body breaks.
+        assert verdict != "broken head" or answer.response.status_code >= 400
+        return f"{verdict} {answer.response.status_code}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("foreign", [False, True], ids=["direct", "asgi"])
 async def test_whatever_is_asked_the_answer_is_a_response_or_the_end(foreign, request):
-    """No request, however broken, is answered by a 500, by bytes that are no HTTP, or by silence.
+    """No request, however broken, is answered by a 500, by bytes that are no HTTP, by silence, or by the end alone.
 
     `--examples N` tries more than CI does.
     """
@@ -188,6 +198,24 @@ async def test_whatever_is_asked_the_answer_is_a_response_or_the_end(foreign, re
         @many(request)
         @given(floods(), st.lists(st.integers(0, 1 << 17), max_size=4))
         def fuzz(data, cuts):
-            ask(address, data, cuts)
+            event(ask(address, data, cuts))
 
         await trio.to_thread.run_sync(fuzz)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", True),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET", True),
+        (b"GET /healthz HTTP/1.1\r\nno colon\r\n\r\n", True),
+        (b"POST /v1/room/a/publish HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", True),
+        (b"GET /v1/room/a/events HTTP/1.1\r\nhost: x\r\n\r\n", True),
+        (b"GET /v1/room/a/events HTTP/1.1\r\nhost: x\r\n\r\nGET", False),
+    ],
+    ids=["whole", "another behind it", "broken head", "broken body", "stream", "bytes behind a stream's"],
+)
+def test_a_service_that_never_answers_is_found_out(data, found):
+    """One that takes every request and ends the connection fails, wherever an answer is due."""
+    with rude_service() as address, pytest.raises(AssertionError) if found else nullcontext():
+        ask(address, data, ())
