@@ -38,6 +38,7 @@ class SlowPeer:
         pause_s: between two drips.
         sip_bytes: what a dripping reader reads at a time.
         slow: set when all that should be quick is done.
+        lived_s: from then until the service had ended it; None before, and of those that are STAYING.
     """
 
     transport: trio.abc.Stream
@@ -47,6 +48,7 @@ class SlowPeer:
     sip_bytes: int
     slow: trio.Event
     half_closed: bool = False
+    lived_s: float | None = None
 
     async def say(self, data: bytes) -> None:
         """Send it whole."""
@@ -281,10 +283,12 @@ async def be_slow(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_act, name, peer)
             await peer.slow.wait()
+            began = trio.current_time()
             task_status.started(peer)
             if name in STAYING:
                 await trio.sleep_forever()
             await peer.wait_for_end()
+            peer.lived_s = trio.current_time() - began
             nursery.cancel_scope.cancel()
         return peer.end
 
