@@ -20,10 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.children import Child, ChildError, cores
 from benchmarks.payload import STREAM
 
-KINDS = [
-    "silence", "head", "body", "idle", "frame", "message", "pong", "stopped stream", "stopped websocket",
-    "dripping stream", "black hole", "close", "goodbye",
-]  # fmt: skip
+LIMITS_S = {  # of each kind, with the service's ordinary settings (docs/deadlines.md); those that live longest first
+    "black hole": 45.0, "stopped stream": 30.0, "stopped websocket": 30.0, "dripping stream": 30.0, "pong": 30.0,
+    "frame": 20.0, "message": 20.0, "body": 16.0, "idle": 15.0, "silence": 10.0, "head": 10.0, "close": 2.0,
+    "goodbye": 2.0,
+}  # fmt: skip
+KINDS = list(LIMITS_S)
 ATTACKED = "bench/quiet"  # the same events, on an object that no honest client reads
 _PATIENCE_S = 160.0
 _SETTLE_S = 1.0
@@ -68,7 +70,7 @@ class Hostile:
         )
         heard = self._clients.hear(_PATIENCE_S)
         self.published += bursts
-        cut = self._attackers.ask(_PATIENCE_S, end=True)["cut"] if hostile else {}
+        lived_s = self._attackers.ask(_PATIENCE_S, end=True)["lived_s"] if hostile else {}
         report = self._clients.ask(_PATIENCE_S, do="report", settle_s=_SETTLE_S)
         if served["stuck"] or not heard["complete"]:
             raise ChildError(f"a phase was not delivered: {served}, {heard}")
@@ -76,7 +78,7 @@ class Hostile:
             "p50_ms": report["latency_ms"]["p50"],
             "p99_ms": report["latency_ms"]["p99"],
             "cpu_us": served["cpu_s"] / (bursts * clients) * 1e6,
-            "cut": sum(cut.values()),
+            "lived_s": lived_s,
         }
 
     def faults(self) -> dict[str, Any]:
@@ -138,8 +140,27 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             "ratio": round(with_them / without, 2),
             "each": [[round(phase[name], 2) for phase in phases[hostile]] for hostile in (False, True)],
         }
-    result["cut"] = sum(phase["cut"] for phase in phases[True])
+    result["cut"] = sum(len(lived) for phase in phases[True] for lived in phase["lived_s"].values())
+    result["lived_s"] = _lives(phases[True])
     return {**result, **faults, "took_s": round(time.monotonic() - began, 1)}
+
+
+def _lives(phases: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Say how long attackers lived, from being slow to their end, beside their limit: of each kind that was cut off.
+
+    Those that nothing tells of their end (`STAYING`) are not seen here, nor whom a phase was too short for.
+    """
+    lives: dict[str, dict[str, float]] = {}
+    for kind, limit in LIMITS_S.items():
+        lived = [each for phase in phases for each in phase["lived_s"].get(kind, [])]
+        if lived:
+            lives[kind] = {
+                "limit": limit,
+                "median": round(statistics.median(lived), 2),
+                "largest": round(max(lived), 2),
+                "cut": len(lived),
+            }
+    return lives
 
 
 if __name__ == "__main__":
