@@ -1,7 +1,5 @@
 """`tail` and `publish` as child processes, against servers that say what none should: a sentence, and no traceback."""
 
-import base64
-import hashlib
 import json
 import socket
 from contextlib import asynccontextmanager
@@ -10,9 +8,21 @@ import pytest
 import test_publish
 import trio
 from test_tail import OK, foreign, run
+from wsproto.utilities import generate_accept_token
 
 EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
 UP = "HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+
+async def complaint(command, host):
+    """The one line with which `tail` or `publish` gives up on the server."""
+    if command == "tail":
+        done = await run(f"http://{host}/stream")
+        code, notes = done.returncode, done.stderr.decode()
+    else:
+        code, _, notes = await test_publish.run(f"{host}/channel/a", "1", "--retry-for", 0)
+    assert (1, 1) == (code, notes.count("\n")), notes
+    return notes
 
 
 @asynccontextmanager
@@ -22,8 +32,7 @@ async def odd_websocket(answer):
     async def serve(stream):
         head = await stream.receive_some(65536)
         (key,) = (line[19:] for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key: "))
-        digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()  # noqa: S324 - the RFC's
-        said = answer(base64.b64encode(digest).decode())
+        said = answer(generate_accept_token(key.encode()).decode())
         try:
             for piece in [said] if isinstance(said, bytes) else said:
                 await stream.send_all(piece)
@@ -105,12 +114,7 @@ async def test_a_date_that_no_calendar_has(command, zone):
         f"HTTP/1.1 503 No\r\nRetry-After: Wed, 21 Oct 2026 07:28:00 {zone}\r\nDate: Wed, 21 Oct 2026 07:28:00 GMT\r\n"
     )
     async with foreign(f"{head}Content-Length: 0\r\n\r\n".encode()) as host:
-        if command == "tail":
-            done = await run(f"http://{host}/stream")
-            code, notes = done.returncode, done.stderr.decode()
-        else:
-            code, _, notes = await test_publish.run(f"{host}/channel/a", "1", "--retry-for", 0)
-    assert (1, 1) == (code, notes.count("\n")), notes
+        notes = await complaint(command, host)
     assert "(HTTP 503)" in notes
 
 
@@ -193,12 +197,7 @@ async def test_an_answer_to_publish_that_is_none(answer):
 async def test_plain_http_where_tls_is_spoken(child, command, tmp_path):
     """A server that waits for TLS hangs up without a word: the sentence says what that may mean."""
     async with foreign(OK, tls=True) as host:
-        if command == "tail":
-            done = await run(f"http://{host}/stream")
-            code, notes = done.returncode, done.stderr.decode()
-        else:
-            code, _, notes = await test_publish.run(f"{host}/channel/a", "1", "--retry-for", 0)
-    assert (1, 1) == (code, notes.count("\n")), notes
+        notes = await complaint(command, host)
     assert "https:" in notes
 
 

@@ -1,12 +1,11 @@
 """A handshake that is refused at length, on real sockets: what is kept of it has a bound."""
 
-import base64
-import hashlib
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio_websocket
+from wsproto.utilities import generate_accept_token
 
 from trio_swarm.errors import FeedUnavailable
 from trio_swarm.settings import KIB, UpstreamSettings
@@ -48,9 +47,8 @@ async def answering(pieces):
     async def serve(stream):
         head = await stream.receive_some(65536)
         (key,) = (line[19:] for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key: "))
-        digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()  # noqa: S324 - the RFC's
         try:
-            for piece in pieces(base64.b64encode(digest).decode()):
+            for piece in pieces(generate_accept_token(key.encode()).decode()):
                 await stream.send_all(piece)
             while await stream.receive_some(65536):
                 pass

@@ -123,8 +123,11 @@ async def open_source(
         finally:
             nursery.cancel_scope.cancel()
     received.close()
-    if failure is not None:
-        raise failure
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # it holds this frame by its traceback: a cycle
 
 
 class _Reader:

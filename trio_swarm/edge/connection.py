@@ -5,6 +5,7 @@
   them are `abort`, and counted. What escapes the connection's own code stops at the barrier in `run`.
 - **One clock** (clock.py), the deadline of the connection's nursery, is the only timer of what the client says: a
   request's head, its body, a WebSocket message, the pause between two requests, the answer to our goodbye.
+- **Reads in turn** (readability.py): nothing is read before it is this connection's turn.
 - **Writes in turn.** Every write of Hypercorn's passes the gate (write_gate.py), with the time that headway.py gives
   it. A cancelled write aborts: the protocol above thinks that its bytes are out.
 - **Half a close** behind a whole request is no end yet (last_answer.py).

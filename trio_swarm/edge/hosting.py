@@ -16,7 +16,7 @@ from trio_swarm.edge.readability import Readability
 from trio_swarm.errors import HostError
 from trio_swarm.settings import Settings
 
-KNOWN: Final = "hypercorn>=0.18,<0.19"  # as pyproject.toml has it
+RELEASE: Final = "0.18"  # of Hypercorn, whose inside worker.py and its like know; pyproject.toml pins the same
 ENDED_BY_ANYBODY: Final = "any client can end the service (by one byte behind a WebSocket handshake)"
 
 _log = structlog.get_logger("trio_swarm.edge")
@@ -60,7 +60,8 @@ def require_known_host() -> str:
         _import_worker().check_host()
     except HostError as error:
         raise HostError(
-            f"{error}: {ENDED_BY_ANYBODY} where Hypercorn's own connections serve; pip install '{KNOWN}' has ours serve"
+            f"{error}: {ENDED_BY_ANYBODY} where Hypercorn's own connections serve; "
+            f"pip install 'hypercorn=={RELEASE}.*' has ours serve"
         ) from error
     return f"Hypercorn {importlib.metadata.version('hypercorn')}, with our connections"
 

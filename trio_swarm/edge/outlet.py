@@ -29,18 +29,19 @@ RECORD_BYTES: Final = 16 * 1024  # of TLS, at most
 
 def find_send(sock: trio.socket.SocketType) -> Callable[[bytes | memoryview], int]:
     """Find a `send` that does not wait: of the socket below Trio's if it is where it used to be, else by number."""
-    below = getattr(sock, "_sock", None)
-    if isinstance(below, socket.socket):
-        return below.send
-    return lambda data: os.write(sock.fileno(), data)
+    below = _below(sock)
+    return below.send if below is not None else lambda data: os.write(sock.fileno(), data)
 
 
 def find_receive(sock: trio.socket.SocketType) -> Callable[[int], bytes]:
     """Find a `recv` that does not wait, as `find_send` does."""
+    below = _below(sock)
+    return below.recv if below is not None else lambda most: os.read(sock.fileno(), most)
+
+
+def _below(sock: trio.socket.SocketType) -> socket.socket | None:
     below = getattr(sock, "_sock", None)
-    if isinstance(below, socket.socket):
-        return below.recv
-    return lambda most: os.read(sock.fileno(), most)
+    return below if isinstance(below, socket.socket) else None
 
 
 def with_outlet(

@@ -15,10 +15,9 @@ import errno
 import select
 from typing import Any, Final
 
-import structlog
 import trio
 
-log = structlog.get_logger()
+from trio_swarm.edge.writability import arm
 
 MOST_A_PASS: Final = 64  # of about 0.1 ms each: 6 ms before everything else has its turn
 
@@ -50,11 +49,7 @@ class Readability:
         if self._epoll is None:
             await trio.lowlevel.wait_readable(sock)
             return
-        try:
-            # A number once registered stays so, disarmed, until its socket closes: arming again is the usual case.
-            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
-        except FileNotFoundError:
-            self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+        arm(self._epoll, fd, select.EPOLLIN)
         task = self._waiting[fd] = trio.lowlevel.current_task()
 
         def leave(_: Any) -> trio.lowlevel.Abort:

@@ -36,7 +36,7 @@ from wsproto.connection import Connection as WSConnection
 from wsproto.connection import ConnectionType
 
 from trio_swarm.edge.connection import Connection
-from trio_swarm.edge.hosting import log_fallback
+from trio_swarm.edge.hosting import RELEASE, log_fallback
 from trio_swarm.edge.listeners import open_listeners
 from trio_swarm.edge.readability import Readability
 from trio_swarm.edge.serving import WorkerStatistics, tighten
@@ -59,7 +59,6 @@ __all__ = [
 
 log = structlog.get_logger()
 
-RELEASE: Final = "0.18"  # whose inside these files know; pyproject.toml pins the same
 GRACE_SHARE: Final = 0.6  # of the shutdown's time is the connections'; the rest is the lifespan's
 
 _STREAM: Final = "self app config context task_group ssl client server send stream_id"

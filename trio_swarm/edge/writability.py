@@ -23,6 +23,19 @@ log = structlog.get_logger()
 MOST_AT_ONCE = 256  # callbacks between two checkpoints; each writes at most one payload's rest
 
 
+def arm(epoll: "select.epoll", fd: int, event: int) -> None:
+    """Have `epoll` report this event of `fd` once.
+
+    Raises:
+        OSError, ValueError: `fd` is not open, or `epoll` is closed.
+    """
+    try:
+        # A number once registered stays so, disarmed, until its socket closes: arming again is the usual case.
+        epoll.modify(fd, event | select.EPOLLONESHOT)
+    except FileNotFoundError:
+        epoll.register(fd, event | select.EPOLLONESHOT)
+
+
 class Writability:
     """Tells when full sockets take bytes again; `run()` must be running for that."""
 
@@ -47,11 +60,7 @@ class Writability:
         if self._epoll is None:
             self._watch_by_task(fd, callback)
             return
-        try:
-            # A number once registered stays so, disarmed, until its socket closes: arming again is the usual case.
-            self._epoll.modify(fd, select.EPOLLOUT | select.EPOLLONESHOT)
-        except FileNotFoundError:
-            self._epoll.register(fd, select.EPOLLOUT | select.EPOLLONESHOT)
+        arm(self._epoll, fd, select.EPOLLOUT)
         self._callbacks[fd] = callback
 
     def forget(self, fd: int) -> None:

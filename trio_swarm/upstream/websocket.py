@@ -231,8 +231,11 @@ async def connect(
             if stream is not None:
                 await trio.aclose_forcefully(stream)
             nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # it holds this frame by its traceback: a cycle
 
 
 @functools.cache
